@@ -1,0 +1,120 @@
+"""Deterministic CBOR: RFC 8949, core deterministic encoding (section 4.2.1), one accepted encoding per value.
+
+What is accepted, and nothing else:
+
+| Major type (RFC 8949 section 3.1) | Python | Limit |
+|---|---|---|
+| 0, 1 integers | `int` | -2^64 .. 2^64-1 |
+| 2 byte string | `bytes` | |
+| 3 text string | `str` | valid UTF-8 |
+| 4 array | `list` | `max_depth` |
+| 5 map | `dict` | keys are integers, byte strings or text strings; `max_depth` |
+| 6 tag | `Tagged` | only the tags the caller names |
+| 7 simple | `False`, `True`, `None` | no floats, no undefined, no other simple value |
+
+A map is ordered by the bytes of its encoded keys: integers from 0 up, then -1 and down, then byte strings, then text
+strings, shorter before longer. (cbor2's `canonical=True` is the older RFC 7049 order and is not used.)
+
+`decode` lets cbor2 do the reading with its limits switched on, then checks types, and last that the value encodes back
+to exactly the bytes that arrived. That last check is what makes the encoding unique: it refuses long forms of
+integers and lengths, unordered maps and trailing bytes without a rule for each.
+"""
+
+from typing import Any, TypeAlias
+
+import cbor2
+from cbor2 import CBORTag as Tagged
+
+from .errors import Malformed
+
+Value: TypeAlias = "int | bytes | str | bool | list[Value] | dict[Key, Value] | Tagged | None"
+Key: TypeAlias = int | bytes | str
+
+__all__ = ["Key", "Tagged", "Unencodable", "Value", "decode", "encode"]
+
+# Tags that cbor2 6.3 would turn into Python objects (dates, regular expressions, bignums, shared references ...).
+_BUILT_IN_TAGS = (
+    *(0, 1, 2, 3, 4, 5, 25, 28, 29, 30, 35, 36, 37, 52, 54, 100),
+    *(256, 258, 260, 261, 1004, 43000, 55799),
+)
+
+
+class Unencodable(TypeError):
+    """A value has no place in this profile of CBOR. When it is one of ours, that is a bug, hence a `TypeError`."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+
+def encode(value: object) -> bytes:
+    """Encode `value` deterministically (RFC 8949 section 4.2.1).
+
+    Takes None, bool, int, bytes, str, list or tuple, dict with int, bytes or str keys, and `Tagged`, nested at will.
+    Raises `Unencodable` for every other type, and for integers beyond 64 bits.
+    """
+    return cbor2.dumps(_normal(value, None))
+
+
+def decode(data: bytes, *, max_size: int, max_depth: int = 10, tags: frozenset[int] = frozenset()) -> Value:
+    """Decode `data`, at most `max_size` bytes with containers and tags nested at most `max_depth` deep.
+
+    `tags` are the tag numbers allowed, anywhere in the value. Raises `Malformed`: `cbor.size`, `cbor.syntax` (not CBOR,
+    a limit exceeded, an indefinite length, a duplicate key), `cbor.tag`, `cbor.type`, `cbor.range`, `cbor.key`, and
+    `cbor.not-deterministic` when the same value has another, shorter or better ordered, encoding.
+    """
+    if len(data) > max_size:
+        raise Malformed("cbor.size", f"{len(data)} bytes, {max_size} allowed")
+    try:
+        raw: object = cbor2.loads(
+            data,
+            semantic_decoders=_DENIED,
+            max_depth=max_depth,
+            allow_indefinite=False,
+            allow_duplicate_keys=False,
+        )
+        value: Value = _normal(raw, tags)
+    except cbor2.CBORDecodeError as error:
+        if isinstance(error.__cause__, Unencodable):
+            raise Malformed(error.__cause__.reason, error.__cause__.detail) from error
+        raise Malformed("cbor.syntax", str(error)) from error
+    except Unencodable as error:
+        raise Malformed(error.reason, error.detail) from error
+    if cbor2.dumps(value) != data:
+        raise Malformed("cbor.not-deterministic", "the value has another encoding than the bytes that arrived")
+    return value
+
+
+def _normal(value: Any, tags: frozenset[int] | None) -> Any:
+    """Copy `value` with its types checked and every map in the order of its encoded keys; `tags` None allows all."""
+    kind = type(value)
+    if kind in _LEAVES:
+        return value
+    if kind is int:
+        if not -0x1_0000_0000_0000_0000 <= value <= 0xFFFF_FFFF_FFFF_FFFF:
+            raise Unencodable("cbor.range", "integer beyond 64 bits")
+        return value
+    if kind is list or kind is tuple:
+        return [item if type(item) in _LEAVES else _normal(item, tags) for item in value]
+    if kind in _MAPS:
+        if not _KEYS.issuperset(map(type, value)):
+            raise Unencodable("cbor.key", "a map key that is neither integer nor string")
+        keys = sorted(value, key=cbor2.dumps)
+        _normal(keys[-1:], tags)  # an integer key beyond 64 bits would encode as a tag, which sorts last
+        return {key: _normal(value[key], tags) for key in keys}
+    if kind is Tagged:
+        if tags is not None and value.tag not in tags:
+            raise Unencodable("cbor.tag", f"tag {value.tag} is not expected here")
+        return Tagged(value.tag, _normal(value.value, tags))
+    raise Unencodable("cbor.type", f"{kind.__name__} is not allowed")
+
+
+def _deny(value: object, immutable: bool) -> object:  # noqa: FBT001  # the signature is cbor2's
+    raise Unencodable("cbor.tag", "a tag that is not expected here")
+
+
+_DENIED = dict.fromkeys(_BUILT_IN_TAGS, _deny)
+_LEAVES = frozenset({bytes, str, bool, type(None)})
+_KEYS = frozenset({int, bytes, str})
+_MAPS = frozenset({dict, type(cbor2.loads(b"\xa0", immutable=True))})  # inside a tag cbor2 builds frozendict
