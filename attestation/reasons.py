@@ -66,7 +66,26 @@ _CBOR: Rows = {
     ),
 }
 
-_FAMILIES: tuple[Rows, ...] = (_CBOR,)
+_MERKLE: Rows = {
+    "merkle.index": ("The proof is about a leaf that the tree does not have.", "Get a new proof.", False, _DEV),
+    "merkle.size": ("The trees that a consistency proof joins are in no order.", "Get a new proof.", False, _DEV),
+    "merkle.hash": ("A hash in the proof is not 32 bytes.", "Get a new proof.", False, _DEV),
+    "merkle.path": ("The proof has more or fewer hashes than its tree is high.", "Get a new proof.", False, _DEV),
+    "merkle.inclusion": (
+        "The entry is not in the log where the proof says it is.",
+        "Keep the file as evidence and ask for the bundle again; the log or the file was altered.",
+        False,
+        _OPERATOR,
+    ),
+    "merkle.consistency": (
+        "The later log does not continue the earlier one: history was rewritten.",
+        "Keep both checkpoints as evidence and raise an incident.",
+        False,
+        _OPERATOR,
+    ),
+}
+
+_FAMILIES: tuple[Rows, ...] = (_CBOR, _MERKLE)
 
 REASONS: dict[str, Reason] = {code: Reason(code, *row) for family in _FAMILIES for code, row in family.items()}
 
