@@ -1,0 +1,244 @@
+"""Appraise: Evidence becomes Claims. A pure function: the same inputs give the same bytes.
+
+The checks, in the order in which they are made. Each has the number that the code, the claims and
+docs/threat-model.md use. The first failure of a submodule ends it: later checks are recorded as not run.
+
+``tpm``
+ 1. evidence.envelope: a strict COSE_Sign1 of the evidence type, signed by the holder key *of the enrolment record*.
+ 2. evidence.nonce: it answers this challenge.
+ 3. evidence.intent: it is for this intent.
+ 4. evidence.grant: it renews this grant, or none where a new grant is asked for.
+ 5. evidence.records: exactly one TPM record, and no record of a kind that nobody here can appraise.
+ 6. tpm.holder: the holder key is the enrolled one and certified by the enrolled attestation key.
+ 7. tpm.quote: the quote, by the numbered checks of :func:`attestation.tpm.quote.verify_quote`.
+ 8. tpm.clock: resets, restarts and the clock have not gone back since the last accepted evidence.
+ 9. tpm.firmware: the TPM's firmware version is the enrolled one.
+10. tpm.baseline: the PCR values equal a usable baseline of the node's pool.
+
+``workload``
+11. workload.code: the intent's code tree is approved.
+12. workload.environment: the intent's environment is approved.
+
+Not checked here, on purpose: the age of the challenge (redeeming it is a durable act of the verifier), and the boot
+event log and IMA list, which are bound to the quote but not yet interpreted; claims say so by the fact ``logs``.
+"""
+
+import hmac
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from attestation import claims as ear
+from attestation.claims import Appraisal, Check, Claims, VerifierId
+from attestation.cose import verify_sign1
+from attestation.errors import InterlockError, Malformed, Untrusted
+from attestation.evidence import HOST, MAX_SIZE, TPM, TPM_TYPE, TYP, Evidence, TpmRecord, qualifying_data
+from attestation.intent import Intent
+from attestation.node import NodeRecord
+from attestation.challenge import Challenge
+from attestation.reference import Approval, Baseline, ReferenceSet
+from attestation.tpm.clock import ClockInfo, check_clock
+from attestation.tpm.identity import verify_ak, verify_holder
+from attestation.tpm.quote import Quote, verify_quote
+from attestation.tpm.structures import Public
+
+BINDING = "L1"
+"""One challenge, all records cross-committed by the quote (architecture, section 5)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What the evidence is appraised against. ``grant`` is the grant to be renewed, ``at`` Unix seconds."""
+
+    intent: Intent
+    challenge: Challenge
+    node: NodeRecord
+    references: ReferenceSet
+    at: int
+    grant: bytes | None = None
+
+
+@dataclass(slots=True)
+class _Bench:
+    """What the checks have established so far, each part set by the check that proves it."""
+
+    token: bytes
+    subject: Subject
+    facts: dict[str, str] = field(default_factory=dict)
+    status: int = ear.AFFIRMING
+    references: set[str] = field(default_factory=set)
+    evidence: Evidence = field(init=False)
+    record: TpmRecord = field(init=False)
+    holder: Public = field(init=False)
+    quote: Quote = field(init=False)
+
+
+Step = Callable[[_Bench], None]
+
+
+def appraise(token: bytes, subject: Subject, *, verifier: VerifierId) -> Claims:
+    """Appraise one evidence token. Never raises for what the host sent: a failed check is part of the claims."""
+    tpm = _run(_TPM_STEPS, _Bench(token, subject), ear.INSTANCE_IDENTITY, ear.HARDWARE)
+    workload = _run(_WORKLOAD_STEPS, _Bench(token, subject), ear.EXECUTABLES)
+    return Claims(
+        issued=subject.at,
+        profile=ear.PROFILE,
+        submods={"tpm": tpm, "workload": workload},
+        verifier=verifier,
+        assurance=subject.node.assurance,
+        binding=BINDING,
+    )
+
+
+def _run(steps: Sequence[tuple[str, Step]], bench: _Bench, *vector: int) -> Appraisal:
+    checks: list[Check] = []
+    for name, step in steps:
+        if bench.status == ear.CONTRAINDICATED:
+            checks.append(Check(name=name, outcome=ear.NOT_RUN))
+            continue
+        try:
+            step(bench)
+        except InterlockError as error:
+            bench.status = ear.CONTRAINDICATED
+            checks.append(Check(name=name, outcome=ear.FAIL, reason=error.reason, detail=error.detail[:2048]))
+        else:
+            checks.append(Check(name=name, outcome=ear.PASS))
+    return Appraisal(
+        status=bench.status,
+        vector=dict.fromkeys(vector, bench.status),
+        checks=tuple(checks),
+        facts=bench.facts,
+        anchors=(bench.subject.node.anchor,),
+        references=tuple(sorted(bench.references)),
+    )
+
+
+def _envelope(bench: _Bench) -> None:
+    bench.holder = Public.from_bytes(bench.subject.node.holder_public)
+    signed = verify_sign1(bench.token, bench.holder.key, typ=TYP, max_size=MAX_SIZE)
+    bench.evidence = Evidence.from_bytes(signed.attached)
+
+
+def _nonce(bench: _Bench) -> None:
+    if not hmac.compare_digest(bench.evidence.nonce, bench.subject.challenge.nonce):
+        raise Untrusted("evidence.nonce", "the evidence answers another challenge")
+
+
+def _intent(bench: _Bench) -> None:
+    if not hmac.compare_digest(bench.evidence.intent, bench.subject.intent.digest):
+        raise Untrusted("evidence.intent", "the evidence was collected for another intent")
+
+
+def _grant(bench: _Bench) -> None:
+    if bench.evidence.grant != bench.subject.grant:
+        raise Untrusted("evidence.grant", "the evidence is for another grant")
+
+
+def _records(bench: _Bench) -> None:
+    collection = bench.evidence.collection
+    unknown = sorted(collection.keys() - {TPM, HOST})
+    if unknown:
+        raise Untrusted("evidence.unknown-record", f"nothing here appraises {', '.join(unknown)}")
+    if TPM not in collection or collection[TPM].type != TPM_TYPE:
+        raise Malformed("evidence.record", "there must be one TPM record, of its type")
+    bench.record = TpmRecord.from_bytes(collection[TPM].value)
+
+
+def _holder(bench: _Bench) -> None:
+    if not hmac.compare_digest(bench.record.holder_public, bench.subject.node.holder_public):
+        raise Untrusted("tpm.holder.unknown", "the holder key is not the enrolled one")
+    ak = verify_ak(bench.subject.node.ak_public)
+    verify_holder(bench.record.holder_public, bench.record.certify, bench.record.certify_signature, ak=ak)
+
+
+def _quote(bench: _Bench) -> None:
+    subject, record, evidence = bench.subject, bench.record, bench.evidence
+    qualifying = qualifying_data(
+        nonce=subject.challenge.nonce,
+        intent=subject.intent.digest,
+        holder=bench.holder.key.thumbprint,
+        gpus=evidence.gpu_records(),
+        logs=(record.event_log, record.ima),
+    )
+    if record.bank != subject.challenge.bank:
+        raise Untrusted("tpm.pcr.bank", f"bank {record.bank:#06x}, asked for {subject.challenge.bank:#06x}")
+    bench.quote = verify_quote(
+        record.quote,
+        record.signature,
+        ak=verify_ak(subject.node.ak_public),
+        qualifying=qualifying,
+        bank=subject.challenge.bank,
+        pcrs=subject.challenge.pcrs,
+        values=record.pcrs,
+    )
+    bench.facts["bank"] = str(record.bank)
+    bench.facts["logs"] = "bound, not interpreted" if record.event_log or record.ima else "none"
+    bench.facts.update({f"pcr.{index}": digest.hex() for index, digest in sorted(record.pcrs.items())})
+
+
+def _clock(bench: _Bench) -> None:
+    last = bench.subject.node.clock
+    before = None if last is None else ClockInfo(last.clock, last.resets, last.restarts, last.safe)
+    now = bench.quote.clock
+    check_clock(now, before)
+    bench.facts |= {"clock": str(now.clock), "resets": str(now.reset_count), "restarts": str(now.restart_count)}
+    bench.facts["safe"] = str(now.safe).lower()
+
+
+def _firmware(bench: _Bench) -> None:
+    seen, enrolled = bench.quote.firmware, bench.subject.node.firmware
+    if seen != enrolled:
+        raise Untrusted("tpm.firmware.changed", f"firmware {seen:#018x}, enrolled with {enrolled:#018x}")
+    bench.facts["firmware"] = f"{seen:#018x}"
+
+
+def _baseline(bench: _Bench) -> None:
+    subject = bench.subject
+    found = subject.references.match(subject.node.pool, subject.challenge.bank, bench.record.pcrs)
+    if not isinstance(found, Baseline):
+        if not found:
+            raise Untrusted("ref.none", f"pool {subject.node.pool!r} has no baseline in this bank")
+        raise Untrusted("tpm.pcr.mismatch", "; ".join(str(m) for m in found))
+    _usable(found, "baseline", bench)
+
+
+def _approved(kind: str) -> Step:
+    def step(bench: _Bench) -> None:
+        intent = bench.subject.intent
+        digest = intent.code if kind == "code" else intent.environment
+        bench.facts[kind] = digest.hex()
+        found = bench.subject.references.approval(kind, digest)
+        if found is None:
+            raise Untrusted(f"{kind}.unknown", f"{kind} digest {digest.hex()} is not approved")
+        _usable(found, kind, bench)
+
+    return step
+
+
+def _usable(found: Baseline | Approval, kind: str, bench: _Bench) -> None:
+    """A reference value counts while it is active, or with a warning while it is obsolete."""
+    bench.facts[f"{kind}.name"], bench.facts[f"{kind}.state"] = found.name, found.state
+    bench.references.add(found.name)
+    if found.expires is not None and bench.subject.at >= found.expires:
+        raise Untrusted("ref.expired", f"{kind} {found.name} expired")
+    if found.state == "obsolete":
+        bench.status = ear.WARNING
+    elif found.state != "active":
+        raise Untrusted(f"ref.{found.state}", f"{kind} {found.name} is {found.state}: {found.provenance}")
+
+
+_TPM_STEPS: tuple[tuple[str, Step], ...] = (
+    ("evidence.envelope", _envelope),  # (1)
+    ("evidence.nonce", _nonce),  # (2)
+    ("evidence.intent", _intent),  # (3)
+    ("evidence.grant", _grant),  # (4)
+    ("evidence.records", _records),  # (5)
+    ("tpm.holder", _holder),  # (6)
+    ("tpm.quote", _quote),  # (7)
+    ("tpm.clock", _clock),  # (8)
+    ("tpm.firmware", _firmware),  # (9)
+    ("tpm.baseline", _baseline),  # (10)
+)
+_WORKLOAD_STEPS: tuple[tuple[str, Step], ...] = (
+    ("workload.code", _approved("code")),  # (11)
+    ("workload.environment", _approved("environment")),  # (12)
+)

@@ -1,0 +1,152 @@
+"""Reference values: what hosts and workloads are compared with.
+
+A *baseline* names the PCR values of one way to boot; an *approval* names the digest of a code tree or of an
+environment. Each carries a state and its provenance:
+
+======== ==========================================================================
+pending  recorded, not usable yet
+active   matches
+obsolete still matches, the result is a warning (policy may refuse it)
+retired  no longer matches; the refusal says so
+revoked  matched once and is known to be bad: a hard refusal
+======== ==========================================================================
+
+Nothing matches by default: without a baseline no host passes.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from attestation.errors import Malformed
+from attestation.wire import Wire, label, wire
+
+STATES = ("pending", "active", "obsolete", "retired", "revoked")
+KINDS = ("code", "environment")
+
+
+def _check_state(state: str) -> None:
+    if state not in STATES:
+        raise Malformed("ref.state", f"{state!r} is not one of {', '.join(STATES)}")
+
+
+@wire
+class Baseline(Wire):
+    """PCR values of one way to boot: ``pcrs`` maps a bank (TPM_ALG_ID) to index to the digests allowed there."""
+
+    name: str = label(1, most=128)
+    pools: tuple[str, ...] = label(2, most=256, ordered=True)
+    pcrs: Mapping[int, Mapping[int, tuple[bytes, ...]]] = label(3, most=64)
+    state: str = label(4, most=16)
+    provenance: str = label(5, most=512)
+    expires: int | None = label(6, default=None)
+
+    def check(self) -> None:
+        """Raise ``Malformed`` for an unknown state, and for a baseline that would match anything."""
+        _check_state(self.state)
+        if not self.pcrs or not all(self.pcrs.values()):
+            raise Malformed("ref.empty", f"baseline {self.name} names no PCR value")
+
+
+@wire
+class Approval(Wire):
+    """The digest of a code tree or an environment that may run, by name."""
+
+    kind: str = label(1, most=16)
+    digest: bytes = label(2, size=32)
+    name: str = label(3, most=128)
+    state: str = label(4, most=16)
+    provenance: str = label(5, most=512)
+    expires: int | None = label(6, default=None)
+
+    def check(self) -> None:
+        """Raise ``Malformed`` for an unknown kind or state."""
+        _check_state(self.state)
+        if self.kind not in KINDS:
+            raise Malformed("ref.kind", f"{self.kind!r} is not one of {', '.join(KINDS)}")
+
+
+@wire
+class References(Wire):
+    """All reference values in force, one version after another. A name, and a (kind, digest), occurs once."""
+
+    MAX_SIZE = 16 << 20
+
+    version: int = label(1)
+    baselines: tuple[Baseline, ...] = label(2, most=10_000)
+    approvals: tuple[Approval, ...] = label(3, most=100_000)
+
+    def check(self) -> None:
+        """Raise ``Malformed`` where two entries would answer the same question."""
+        names = {b.name for b in self.baselines}
+        digests = {(a.kind, a.digest) for a in self.approvals}
+        if len(names) != len(self.baselines) or len(digests) != len(self.approvals):
+            raise Malformed("ref.duplicate", "a baseline name or an approved digest occurs twice")
+
+
+@dataclass(frozen=True, slots=True)
+class Mismatch:
+    """One PCR that differs from the nearest baseline."""
+
+    baseline: str
+    index: int
+    expected: tuple[bytes, ...]
+    seen: bytes
+
+    def __str__(self) -> str:
+        wanted = " or ".join(d.hex() for d in self.expected) or "no value"
+        return f"PCR {self.index}: expected {wanted} (baseline {self.baseline}), seen {self.seen.hex()}"
+
+
+class ReferenceSet:
+    """References ready for look-ups: encoded and hashed once, approvals by digest."""
+
+    def __init__(self, references: References) -> None:
+        self.references = references
+        self.encoded = references.to_bytes()
+        self.digest = hashlib.sha256(self.encoded).digest()
+        self._approvals = {(a.kind, a.digest): a for a in references.approvals}
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> "ReferenceSet":
+        """Read encoded references. Raises ``Malformed``."""
+        return cls(References.from_bytes(data))
+
+    def approval(self, kind: str, digest: bytes) -> Approval | None:
+        """The approval of this digest, or ``None``."""
+        return self._approvals.get((kind, digest))
+
+    def match(self, pool: str, bank: int, values: Mapping[int, bytes]) -> Baseline | tuple[Mismatch, ...]:
+        """The baseline of ``pool`` whose PCRs all equal ``values``, else what differs from the nearest one.
+
+        Where several match, the one in the best state counts, in the order active, obsolete, pending, retired,
+        revoked, save that a revoked match always wins: a value known to be bad is never excused by another baseline.
+        An empty tuple means that the pool has no baseline in this bank.
+        """
+        matched: list[Baseline] = []
+        nearest: tuple[Mismatch, ...] = ()
+        for baseline in self.references.baselines:
+            if pool not in baseline.pools or bank not in baseline.pcrs:
+                continue
+            wrong = _mismatches(baseline, bank, values)
+            if not wrong:
+                matched.append(baseline)
+            elif not nearest or len(wrong) < len(nearest):
+                nearest = wrong
+        if not matched:
+            return nearest
+        return min(matched, key=lambda b: _PREFERENCE.index(b.state))
+
+
+_PREFERENCE = ("revoked", "active", "obsolete", "pending", "retired")
+
+
+def _mismatches(baseline: Baseline, bank: int, values: Mapping[int, bytes]) -> tuple[Mismatch, ...]:
+    """What differs, in both directions: a PCR that was quoted and is not in the baseline differs too."""
+    expected = baseline.pcrs[bank]
+    wrong = []
+    for index in sorted(expected.keys() | values.keys()):
+        seen, wanted = values.get(index, b""), expected.get(index, ())
+        if seen not in wanted:
+            wrong.append(Mismatch(baseline.name, index, wanted, seen))
+    return tuple(wrong)

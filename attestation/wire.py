@@ -1,0 +1,276 @@
+"""Declarative CBOR maps with integer labels: one accepted encoding per object.
+
+Every object of Interlock is a frozen dataclass whose fields name their label; this module derives the reader and
+the writer from them, so that no format has a hand-written parser and all refuse the same way:
+
+* a map with exactly the labels of the class: a label that is not known is refused, and so is a missing one;
+* each value of exactly the declared type and within the declared bounds (``bool`` is not an ``int``);
+* an optional field (``X | None``) is absent when it is ``None``, never CBOR null;
+* a tuple declared ``ordered`` is strictly ascending, so a set has one encoding;
+* the bytes are deterministic CBOR, enforced by :mod:`attestation.cbor`.
+
+Encoding: RFC 8949 section 4.2.1. Labels: docs/formats.md.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, Field, dataclass, field, fields
+from types import NoneType, UnionType
+from typing import Any, ClassVar, Self, TypeVar, Union, dataclass_transform, get_args, get_origin, get_type_hints
+
+from attestation import cbor
+from attestation.errors import Malformed
+
+_INT_MAX = 2**63 - 1
+
+T = TypeVar("T", bound="Wire")
+
+type_ = type
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What a field accepts beyond its type: ``low..high`` for integers, ``size`` (exact) or ``most`` for lengths."""
+
+    low: int = 0
+    high: int = _INT_MAX
+    size: int | None = None
+    most: int = 4096
+    ordered: bool = False
+
+
+def label(  # noqa: PLR0913 - one keyword per bound, all optional
+    number: int,
+    *,
+    default: Any = MISSING,
+    low: int = 0,
+    high: int = _INT_MAX,
+    size: int | None = None,
+    most: int = 4096,
+    ordered: bool = False,
+) -> Any:
+    """Declare a field's integer label and bounds.
+
+    ``size`` is the exact and ``most`` the greatest length of a byte or text string (in bytes or characters) or of a
+    collection (in members); the bounds of a collection's members are those of the same declaration.
+    """
+    bounds = Bounds(low, high, size, most, ordered)
+    metadata = {"label": number, "bounds": bounds}
+    if default is MISSING:
+        return field(metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True, slots=True)
+class _Codec:
+    """How one type is written to and read from a CBOR value; ``where`` names the field in an error."""
+
+    write: Callable[[Any], Any]
+    read: Callable[[Any, str], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _Member:
+    name: str
+    label: int
+    codec: _Codec
+    optional: bool
+    where: str
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def _wrong(where: str, wanted: str, value: object) -> Malformed:
+    return Malformed("wire.type", f"{where}: expected {wanted}, got {type_(value).__name__}")
+
+
+def _int(bounds: Bounds) -> _Codec:
+    low, high = bounds.low, bounds.high
+
+    def read(value: Any, where: str) -> int:
+        if type_(value) is not int:
+            raise _wrong(where, "an integer", value)
+        if not low <= value <= high:
+            raise Malformed("wire.range", f"{where}: {value} is outside {low}..{high}")
+        return value
+
+    return _Codec(_same, read)
+
+
+def _bool(_bounds: Bounds) -> _Codec:
+    def read(value: Any, where: str) -> bool:
+        if type_(value) is not bool:
+            raise _wrong(where, "true or false", value)
+        return value
+
+    return _Codec(_same, read)
+
+
+def _string(kind: type[bytes] | type[str], wanted: str) -> Callable[[Bounds], _Codec]:
+    def build(bounds: Bounds) -> _Codec:
+        def read(value: Any, where: str) -> Any:
+            if type_(value) is not kind:
+                raise _wrong(where, wanted, value)
+            _check_length(len(value), bounds, where)
+            return value
+
+        return _Codec(_same, read)
+
+    return build
+
+
+def _check_length(length: int, bounds: Bounds, where: str) -> None:
+    if bounds.size is not None and length != bounds.size:
+        raise Malformed("wire.size", f"{where}: length {length}, must be {bounds.size}")
+    if length > bounds.most:
+        raise Malformed("wire.size", f"{where}: length {length}, at most {bounds.most}")
+
+
+def _tuple(tp: Any, bounds: Bounds) -> _Codec:
+    member = _codec(get_args(tp)[0], bounds)
+
+    def write(value: tuple[Any, ...]) -> list[Any]:
+        return [member.write(item) for item in value]
+
+    def read(value: Any, where: str) -> tuple[Any, ...]:
+        if type_(value) is not list:
+            raise _wrong(where, "an array", value)
+        if len(value) > bounds.most:
+            raise Malformed("wire.size", f"{where}: {len(value)} members, at most {bounds.most}")
+        items = tuple([member.read(item, where) for item in value])
+        if bounds.ordered and any(a >= b for a, b in zip(items, items[1:], strict=False)):
+            raise Malformed("wire.order", f"{where}: members must be ascending, without repetition")
+        return items
+
+    return _Codec(write, read)
+
+
+def _mapping(tp: Any, bounds: Bounds) -> _Codec:
+    key_type, value_type = get_args(tp)
+    key = _codec(key_type, Bounds(low=-_INT_MAX, most=256))
+    member = _codec(value_type, bounds)
+
+    def write(value: Mapping[Any, Any]) -> dict[Any, Any]:
+        return {k: member.write(v) for k, v in value.items()}
+
+    def read(value: Any, where: str) -> dict[Any, Any]:
+        if type_(value) is not dict:
+            raise _wrong(where, "a map", value)
+        if len(value) > bounds.most:
+            raise Malformed("wire.size", f"{where}: {len(value)} members, at most {bounds.most}")
+        return {key.read(k, where): member.read(v, where) for k, v in value.items()}
+
+    return _Codec(write, read)
+
+
+def _nested(cls: "type[Wire]") -> _Codec:
+    return _Codec(lambda value: value.to_value(), lambda value, where: cls.from_value(value, where))
+
+
+_SCALARS: dict[Any, Callable[[Bounds], _Codec]] = {
+    int: _int,
+    bool: _bool,
+    bytes: _string(bytes, "a byte string"),
+    str: _string(str, "a text string"),
+}
+
+
+def _codec(tp: Any, bounds: Bounds) -> _Codec:
+    if tp in _SCALARS:
+        return _SCALARS[tp](bounds)
+    origin = get_origin(tp)
+    if origin is tuple:
+        return _tuple(tp, bounds)
+    if origin is Mapping:
+        return _mapping(tp, bounds)
+    if isinstance(tp, type) and issubclass(tp, Wire):
+        return _nested(tp)
+    raise TypeError(f"no wire encoding for {tp!r}")
+
+
+def _optional(tp: Any) -> tuple[Any, bool]:
+    if get_origin(tp) in (UnionType, Union):
+        inner = [arg for arg in get_args(tp) if arg is not NoneType]
+        return inner[0], True
+    return tp, False
+
+
+class Wire:
+    """Base of every wire object; see the module's rules. ``MAX_SIZE`` is checked before anything is parsed."""
+
+    __slots__ = ()
+
+    MAX_SIZE: ClassVar[int] = 65536
+    _members: ClassVar[tuple[_Member, ...]] = ()
+    _by_label: ClassVar[dict[int, _Member]] = {}
+
+    def to_value(self) -> dict[int, Any]:
+        """The object as a CBOR map: labels to values."""
+        value: dict[int, Any] = {}
+        for member in self._members:
+            item = getattr(self, member.name)
+            if item is not None:
+                value[member.label] = member.codec.write(item)
+        return value
+
+    def to_bytes(self) -> bytes:
+        """The one encoding of this object, deterministic CBOR."""
+        return cbor.encode(self.to_value())
+
+    @classmethod
+    def from_value(cls, value: Any, where: str = "") -> Self:
+        """Read a decoded CBOR map. Raises ``Malformed`` with the path of the first field that is wrong."""
+        if type_(value) is not dict:
+            raise _wrong(where or cls.__name__, "a map", value)
+        known: dict[str, Any] = {}
+        by_label = cls._by_label
+        for number, item in value.items():
+            member = by_label.get(number) if type_(number) is int else None
+            if member is None:
+                raise Malformed("wire.unknown", f"{cls.__name__}: no field has label {number!r}")
+            known[member.name] = member.codec.read(item, member.where)
+        for member in cls._members:
+            if member.name not in known:
+                if not member.optional:
+                    raise Malformed("wire.missing", f"{member.where} is missing")
+                known[member.name] = None
+        made = cls(**known)
+        made.check()
+        return made
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Self:
+        """Read the one encoding of this object. Raises ``Malformed``."""
+        return cls.from_value(cbor.decode(data, max_size=cls.MAX_SIZE))
+
+    def check(self) -> None:
+        """Rules that join several fields; raises ``Malformed``. Called after every read."""
+
+    @classmethod
+    def layout(cls) -> list[tuple[int, str, Any, Bounds, bool]]:
+        """(label, name, type, bounds, optional) of each field, in label order: what docs/formats.md is made from."""
+        hints = get_type_hints(cls)
+        rows = [(f.metadata["label"], f.name, *_optional(hints[f.name]), f.metadata["bounds"]) for f in _declared(cls)]
+        return sorted(((n, name, tp, b, opt) for n, name, tp, opt, b in rows), key=lambda row: row[0])
+
+
+def _declared(cls: type[Wire]) -> tuple[Field[Any], ...]:
+    return fields(cls)  # type: ignore[arg-type]  # every subclass is made a dataclass by @wire
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(label,))
+def wire(cls: type[T]) -> type[T]:
+    """Make ``cls`` a frozen keyword-only dataclass and derive its codec. Two fields with one label are a TypeError."""
+    made = dataclass(frozen=True, kw_only=True, slots=True)(cls)
+    hints = get_type_hints(made)
+    members = []
+    for f in _declared(made):
+        tp, optional = _optional(hints[f.name])
+        codec = _codec(tp, f.metadata["bounds"])
+        members.append(_Member(f.name, f.metadata["label"], codec, optional, f"{made.__name__}.{f.name}"))
+    made._members = tuple(members)
+    made._by_label = {m.label: m for m in members}
+    if len(made._by_label) != len(members):
+        raise TypeError(f"{made.__name__}: two fields have the same label")
+    return made
