@@ -25,7 +25,7 @@ from typing import Any, TypeAlias
 import cbor2
 from cbor2 import CBORTag as Tagged
 
-from .errors import Malformed
+from attestation.errors import Malformed
 
 Value: TypeAlias = "int | bytes | str | bool | list[Value] | dict[Key, Value] | Tagged | None"
 Key: TypeAlias = int | bytes | str
@@ -110,7 +110,7 @@ def _normal(value: Any, tags: frozenset[int] | None) -> Any:
     raise Unencodable("cbor.type", f"{kind.__name__} is not allowed")
 
 
-def _deny(value: object, immutable: bool) -> object:  # noqa: FBT001  # the signature is cbor2's
+def _deny(*_: object) -> object:
     raise Unencodable("cbor.tag", "a tag that is not expected here")
 
 

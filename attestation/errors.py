@@ -16,12 +16,9 @@ class InterlockError(Exception):
     """A refusal. `reason` is the stable code, `detail` says which bytes or values were refused."""
 
     def __init__(self, reason: str, detail: str = "") -> None:
-        super().__init__(reason, detail)
+        super().__init__(f"{reason}: {detail}" if detail else reason)
         self.reason = reason
         self.detail = detail
-
-    def __str__(self) -> str:
-        return f"{self.reason}: {self.detail}" if self.detail else self.reason
 
 
 class Malformed(InterlockError):

@@ -9,7 +9,7 @@ Binary structures (TPM, SPDM, TCG event logs) are read front to back through a `
 `reason` is the family of the structure being read (for example ``tpm.attest``), so a refusal names the format.
 """
 
-from .errors import Malformed
+from attestation.errors import Malformed
 
 
 class Reader:
