@@ -1,0 +1,276 @@
+"""Who a TPM is: endorsement key, attestation key, holder key, and what each must prove before it is believed.
+
+Sources: TCG TPM 2.0 Library rev 1.59, Part 1, 16 (Names) and Part 2, 8.3 (TPMA_OBJECT); TCG EK Credential Profile
+2.5, sections 2 and 3; RFC 5280, 4.2.1.3 (key usage).
+
+The chain of belief: the manufacturer's root -> EK certificate (`verify_ek`) -> credential activation, which proves
+that the AK lives beside that EK (`credential`) -> AK (`verify_ak`) -> holder key (`verify_holder`). An AK is believed
+only from the enrolment record, never from evidence.
+
+Absent on purpose: the authorisation policy of EK and holder key. The EK's is not covered by its certificate, and a
+TPM with other attributes or policy would have derived another key. The holder key's TPM-enforced lease
+(PolicyAuthorize) belongs into `_check_holder`, beside its attributes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import lru_cache
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from attestation import cose
+from attestation.chain import Anchor, verify_chain
+from attestation.errors import Malformed, Untrusted
+from attestation.tpm.attest import Attest, CertifyInfo
+from attestation.tpm.structures import (
+    ADMIN_WITH_POLICY,
+    ALG_AES,
+    ALG_CFB,
+    ALG_ECC,
+    ALG_ECDSA,
+    ALG_RSASSA,
+    ALG_SHA256,
+    ALG_SHA384,
+    DECRYPT,
+    ECC_P256,
+    FIXED_PARENT,
+    FIXED_TPM,
+    NO_DA,
+    RESTRICTED,
+    RH_OWNER,
+    SENSITIVE_DATA_ORIGIN,
+    SIGN,
+    USER_WITH_AUTH,
+    Codes,
+    CryptoKey,
+    EccParameters,
+    Public,
+    Scheme,
+    Signature,
+    Symmetric,
+    attribute_names,
+    check_key,
+    verify_signature,
+)
+
+_RESIDENT = FIXED_TPM | FIXED_PARENT | SENSITIVE_DATA_ORIGIN
+EK_ATTRIBUTES = _RESIDENT | ADMIN_WITH_POLICY | RESTRICTED | DECRYPT
+EK_HIGH_RANGE_ATTRIBUTES = EK_ATTRIBUTES | USER_WITH_AUTH
+AK_ATTRIBUTES = _RESIDENT | USER_WITH_AUTH | NO_DA | RESTRICTED | SIGN
+HOLDER_ATTRIBUTES = _RESIDENT | USER_WITH_AUTH | NO_DA | SIGN
+
+ECDSA_SHA256, RSASSA_SHA256 = Scheme(ALG_ECDSA, ALG_SHA256), Scheme(ALG_RSASSA, ALG_SHA256)
+EK_SYMMETRIC = (Symmetric(ALG_AES, 128, ALG_CFB), Symmetric(ALG_AES, 256, ALG_CFB))
+EK_CERTIFICATE_EKU = x509.ObjectIdentifier("2.23.133.8.1")
+
+CERTIFY_CODES = Codes(
+    malformed="tpm.certify.malformed",
+    magic="tpm.certify.magic",
+    type="tpm.certify.type",
+    scheme="tpm.certify.scheme",
+    signature="tpm.certify.signature",
+    signer="tpm.certify.signer",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Ek:
+    """A verified endorsement key: its public area, its certificate (trimmed DER) and the anchor that it rests on."""
+
+    public: Public
+    certificate: bytes
+    anchor: Anchor
+
+    @property
+    def digest(self) -> bytes:
+        """SHA-256 of the key as SubjectPublicKeyInfo: one TPM, one number, whatever template it was asked with."""
+        key = self.public.crypto_key()
+        return hashlib.sha256(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).digest()
+
+
+@dataclass(frozen=True, slots=True)
+class Ak:
+    """A verified attestation key: everything a check of its signatures needs, computed once."""
+
+    public: Public
+    name: bytes
+    qualified_name: bytes
+    key: CryptoKey
+    scheme: Scheme
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """A verified holder key: resident in the TPM of the AK that certified it, in the owner hierarchy."""
+
+    public: Public
+    name: bytes
+    key: cose.PublicKey
+
+
+def verify_ek(
+    certificate: bytes,
+    ek_public: bytes,
+    intermediates: Sequence[bytes],
+    anchors: Sequence[Anchor],
+    *,
+    at: datetime,
+    crls: Sequence[bytes] = (),
+) -> Ek:
+    """Return the endorsement key that `certificate` (DER, as read from NV) and `ek_public` (TPMT_PUBLIC) speak of.
+
+    (1) the certificate parses; bytes after it are padding                       tpm.ek.certificate
+    (2) it chains to an anchor at the time `at`, not revoked by `crls`           chain.*
+    (3) its key is strong enough                                                 tpm.key.*
+    (4) it is an end entity whose key usage is that of an EK: keyEncipherment for RSA, keyAgreement for ECC, and no
+        signing; an extended key usage, where there is one, names the EK         tpm.ek.usage
+    (5) the public area parses and its key is the certificate's                  tpm.ek.mismatch
+    (6) the public area is a restricted decryption key that cannot leave the TPM tpm.ek.attributes, tpm.ek.template
+    """
+    der = trim_der(certificate)
+    parsed = _read_certificate(der)  # (1)
+    anchor = verify_chain(der, intermediates, anchors, at=at, crls=crls)  # (2)
+    key = _certificate_key(parsed)  # (3)
+    _check_usage(parsed, key)  # (4)
+    public = Public.from_bytes(ek_public)
+    if public.crypto_key() != key:  # (5)
+        raise Untrusted("tpm.ek.mismatch", "the public area's key is not the key of the certificate")
+    _check_ek_template(public)  # (6)
+    return Ek(public, der, anchor)
+
+
+def trim_der(data: bytes) -> bytes:
+    """The DER SEQUENCE at the start of `data`; NV images are padded to a fixed size with 0xFF or 0x00.
+
+    Raises Malformed("tpm.ek.certificate") where there is no such sequence or other bytes follow it.
+    """
+    size = 4 + int.from_bytes(data[2:4], "big")
+    if data[:2] != b"\x30\x82" or size > len(data):
+        raise Malformed("tpm.ek.certificate", "not a DER certificate")
+    if data[size:].strip(b"\xff") and data[size:].strip(b"\x00"):
+        raise Malformed("tpm.ek.certificate", "bytes that are not padding follow the certificate")
+    return data[:size]
+
+
+def _read_certificate(der: bytes) -> x509.Certificate:
+    try:
+        return x509.load_der_x509_certificate(der)
+    except ValueError as error:
+        raise Malformed("tpm.ek.certificate", str(error)) from error
+
+
+def _certificate_key(certificate: x509.Certificate) -> CryptoKey:
+    try:
+        return check_key(certificate.public_key())
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise Untrusted("tpm.key.type", str(error)) from error
+
+
+def _check_usage(certificate: x509.Certificate, key: CryptoKey) -> None:
+    """Check (4). An attestation key's certificate may carry the EK's extended usage: that alone decides nothing."""
+    try:
+        extensions = certificate.extensions
+        usage = extensions.get_extension_for_class(x509.KeyUsage).value
+    except (ValueError, x509.ExtensionNotFound, x509.DuplicateExtension) as error:
+        raise Untrusted("tpm.ek.usage", f"no readable key usage: {error}") from error
+    wanted = usage.key_encipherment if isinstance(key, rsa.RSAPublicKey) else usage.key_agreement
+    if not wanted or usage.digital_signature or usage.key_cert_sign:
+        raise Untrusted("tpm.ek.usage", "the key usage is not that of an endorsement key")
+    for extension in extensions:
+        value = extension.value
+        if isinstance(value, x509.ExtendedKeyUsage) and EK_CERTIFICATE_EKU not in value:
+            raise Untrusted("tpm.ek.usage", "the extended key usage does not name an endorsement key")
+        if isinstance(value, x509.BasicConstraints) and value.ca:
+            raise Untrusted("tpm.ek.usage", "the certificate is that of an authority")
+
+
+def _check_ek_template(public: Public) -> None:
+    """Check (6): the default templates L-1 to L-2 and H-1 to H-7 of the TCG EK Credential Profile, section 2.2.1."""
+    if public.attributes not in (EK_ATTRIBUTES, EK_HIGH_RANGE_ATTRIBUTES):
+        raise Untrusted("tpm.ek.attributes", f"attributes are {attribute_names(public.attributes)}")
+    parameters = public.parameters
+    if parameters.scheme != Scheme() or parameters.symmetric not in EK_SYMMETRIC:
+        raise Untrusted("tpm.ek.template", "an endorsement key has no scheme, and AES-CFB to protect what it opens")
+    if public.name_alg not in (ALG_SHA256, ALG_SHA384):
+        raise Untrusted("tpm.ek.template", f"nameAlg is 0x{public.name_alg:04x}")
+
+
+@lru_cache(maxsize=4096)
+def verify_ak(public: bytes) -> Ak:
+    """Return the attestation key whose TPMT_PUBLIC is `public`, if the TPM itself confines it to attesting.
+
+    (1) the public area parses                                                        tpm.public.*
+    (2) nameAlg is SHA-256                                                            tpm.ak.name-alg
+    (3) attributes are exactly fixedTPM, fixedParent, sensitiveDataOrigin, userWithAuth, noDA, restricted, sign
+                                                                                      tpm.ak.attributes
+    (4) no policy: an authorisation by policy could be anybody's                      tpm.ak.policy
+    (5) P-256 with ECDSA-SHA256 or RSA with RSASSA-SHA256, no symmetric or KDF        tpm.ak.scheme
+    (6) the key is on its curve, or of 2048 bits or more with an odd exponent         tpm.key.*
+
+    That the key is a primary key of the endorsement hierarchy shows in `qualified_name`, which each quote must carry.
+    """
+    parsed = Public.from_bytes(public)  # (1)
+    if parsed.name_alg != ALG_SHA256:  # (2)
+        raise Untrusted("tpm.ak.name-alg", f"nameAlg is 0x{parsed.name_alg:04x}, not SHA-256")
+    if parsed.attributes != AK_ATTRIBUTES:  # (3)
+        raise Untrusted("tpm.ak.attributes", f"attributes are {attribute_names(parsed.attributes)}")
+    if parsed.policy:  # (4)
+        raise Untrusted("tpm.ak.policy", "an attestation key has no authorisation policy")
+    _check_signing_scheme(parsed, "tpm.ak.scheme")  # (5)
+    scheme = parsed.parameters.scheme
+    return Ak(parsed, parsed.name, parsed.qualified_name(), parsed.crypto_key(), scheme)  # (6)
+
+
+def verify_holder(public: bytes, attest: bytes, signature: bytes, *, ak: Ak) -> Holder:
+    """Return the holder key `public` (TPMT_PUBLIC) that TPM2_Certify by `ak` (`attest`, `signature`) vouches for.
+
+    (1) the certification parses, is made by a TPM and is a certification  tpm.certify.malformed.*, .magic, .type
+    (2) it is signed by `ak`, with its scheme                              tpm.certify.scheme, .signature
+    (3) qualifiedSigner is the Qualified Name of `ak`                      tpm.certify.signer
+    (4) the public area is an unrestricted P-256 ECDSA-SHA256 signing key that was made in the TPM and cannot leave
+        it                                                                 tpm.holder.attributes, .scheme, .name-alg
+    (5) the certified Name is that of `public`                             tpm.holder.name
+    (6) the Qualified Name shows a primary key of the *owner* hierarchy, which TPM2_Clear destroys
+                                                                           tpm.holder.hierarchy
+
+    Absent on purpose: extraData. Residence in a TPM does not change with time; freshness is the quote's affair.
+    """
+    parsed = Attest.from_bytes(attest, CertifyInfo, CERTIFY_CODES)  # (1)
+    verify_signature(ak.key, ak.scheme, Signature.from_bytes(signature, CERTIFY_CODES), attest, CERTIFY_CODES)  # (2)
+    if parsed.qualified_signer != ak.qualified_name:  # (3)
+        raise Untrusted(CERTIFY_CODES.signer, "qualifiedSigner is not the Qualified Name of the attestation key")
+    holder = Public.from_bytes(public)
+    _check_holder(holder)  # (4)
+    if parsed.info.name != holder.name:  # (5)
+        raise Untrusted("tpm.holder.name", "the certified Name is not that of this key")
+    if parsed.info.qualified_name != holder.qualified_name(RH_OWNER):  # (6)
+        raise Untrusted("tpm.holder.hierarchy", "the key is not a primary key of the owner hierarchy")
+    return Holder(holder, holder.name, holder.key)
+
+
+def _check_holder(public: Public) -> None:
+    """Check (4) of `verify_holder`."""
+    if public.name_alg != ALG_SHA256:
+        raise Untrusted("tpm.holder.name-alg", f"nameAlg is 0x{public.name_alg:04x}, not SHA-256")
+    if public.attributes != HOLDER_ATTRIBUTES:
+        raise Untrusted("tpm.holder.attributes", f"attributes are {attribute_names(public.attributes)}")
+    if public.type != ALG_ECC:
+        raise Untrusted("tpm.holder.scheme", "the holder key is not an ECC key")
+    _check_signing_scheme(public, "tpm.holder.scheme")
+
+
+def _check_signing_scheme(public: Public, reason: str) -> None:
+    parameters = public.parameters
+    if isinstance(parameters, EccParameters):
+        fits = (parameters.scheme, parameters.curve, parameters.kdf) == (ECDSA_SHA256, ECC_P256, Scheme())
+    else:
+        fits = parameters.scheme == RSASSA_SHA256
+    if not fits or parameters.symmetric != Symmetric():
+        raise Untrusted(reason, "the signing scheme is neither ECDSA on P-256 nor RSASSA, with SHA-256")
