@@ -12,6 +12,8 @@ A row whose code ends in ``.*`` stands for an open-ended family such as ``policy
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from attestation.reasons_protocol import PROTOCOL
+
 Rows: TypeAlias = dict[str, tuple[str, str, bool, str]]
 
 
@@ -366,7 +368,139 @@ _DECISION: Rows = {
     ),
 }
 
-_FAMILIES: tuple[Rows, ...] = (_CBOR, _MERKLE, _POLICY, _DECISION)
+_LOG: Rows = {
+    "record.kind": ("The log record is of a kind that is not known here.", "Use a newer release.", False, _DEV),
+    "record.outcome": ("The log record does not say what came out.", "Report this; the log is wrong.", False, _DEV),
+    "record.sequence": (
+        "The log record's place in its job is not one.",
+        "Report this; sequence and count must be given together, with a job.",
+        False,
+        _DEV,
+    ),
+    "note.size": ("The checkpoint is larger than one may be.", "Get the checkpoint again.", False, _DEV),
+    "note.text": ("The checkpoint is not a signed note.", "Get the checkpoint again, unaltered.", False, _DEV),
+    "note.signature": (
+        "A signature line of the checkpoint cannot be read.",
+        "Get the checkpoint again, unaltered.",
+        False,
+        _DEV,
+    ),
+    "checkpoint.lines": ("The checkpoint is not origin, size and root.", "Get the checkpoint again.", False, _DEV),
+    "checkpoint.origin": ("The checkpoint's origin is not a name.", "Get the checkpoint again.", False, _DEV),
+    "checkpoint.size": ("The checkpoint's size is not a number.", "Get the checkpoint again.", False, _DEV),
+    "checkpoint.root": ("The checkpoint's root is not a hash.", "Get the checkpoint again.", False, _DEV),
+    "checkpoint.other-log": (
+        "The checkpoint is from another log than the one that is asked about.",
+        "Compare the log's origin with the one that you were given.",
+        False,
+        _OPERATOR,
+    ),
+    "checkpoint.unsigned": (
+        "The checkpoint is not signed by the log key that you hold.",
+        "Get the verifier's public keys from a source that you trust, then the checkpoint again.",
+        False,
+        _OPERATOR,
+    ),
+    "checkpoint.key": ("The key that you hold is no log key.", "Give the log's Ed25519 key.", False, _OPERATOR),
+    "receipt.tree": ("The receipt is about a kind of tree that is not known.", "Use a newer release.", False, _DEV),
+    "receipt.proof": ("The receipt does not hold one inclusion proof.", "Get a new receipt.", False, _DEV),
+}
+
+_CHAIN: Rows = {
+    "chain.size": ("The certificate chain is too long or too large.", "Send the device's own chain only.", False, _ADMIN),
+    "chain.certificate": (
+        "The bytes are not exactly one DER certificate.",
+        "Read the certificate again, without padding; a damaged one comes from the manufacturer.",
+        False,
+        _ADMIN,
+    ),
+    "chain.unknown-root": (
+        "The chain does not end in a root that the operator trusts.",
+        "Send the missing intermediate, or have the manufacturer's root added to the trust anchors.",
+        False,
+        _OPERATOR,
+    ),
+    "chain.signature": (
+        "A certificate of the chain is not signed by the one above it.",
+        "Read the chain again from the device; if it stays so, the certificate is not genuine.",
+        False,
+        _ADMIN,
+    ),
+    "chain.not-yet-valid": (
+        "A certificate of the chain is not valid yet.",
+        "Check the verifier's time, or wait until the certificate begins.",
+        True,
+        _OPERATOR,
+    ),
+    "chain.expired": (
+        "A certificate of the chain has expired.",
+        "Ask the manufacturer for a new certificate.",
+        False,
+        _ADMIN,
+    ),
+    "chain.revoked": (
+        "A certificate of the chain was revoked by its issuer.",
+        "Take the device out of service; ask the manufacturer why.",
+        False,
+        _OPERATOR,
+    ),
+    "chain.not-a-ca": (
+        "A certificate that signs another one may not do so.",
+        "The chain is not genuine, or the wrong intermediate was sent.",
+        False,
+        _ADMIN,
+    ),
+    "chain.extension": (
+        "A certificate has a critical extension that is not understood.",
+        "Report the certificate; it cannot be used until the extension is supported.",
+        False,
+        _DEV,
+    ),
+    "chain.name": (
+        "A certificate breaks the name constraints of its issuer.",
+        "The certificate is not genuine; ask the manufacturer.",
+        False,
+        _ADMIN,
+    ),
+    "chain.weak": (
+        "The chain rests on a hash or key that is too weak.",
+        "Ask the manufacturer for a certificate with SHA-2 and a key of at least 2048 (RSA) or 256 (EC) bits.",
+        False,
+        _ADMIN,
+    ),
+    "chain.invalid": (
+        "The chain is invalid for another reason, which the detail names.",
+        "Look at the detail; ask the manufacturer.",
+        False,
+        _ADMIN,
+    ),
+    "chain.crl.encoding": (
+        "A certificate revocation list cannot be read.",
+        "Fetch the list again.",
+        False,
+        _OPERATOR,
+    ),
+    "chain.crl.missing": (
+        "There is no revocation list for a certificate of the chain.",
+        "Fetch the lists of every issuer in the chain.",
+        False,
+        _OPERATOR,
+    ),
+    "chain.crl.expired": (
+        "A revocation list is not current.",
+        "Fetch the newest list.",
+        False,
+        _OPERATOR,
+    ),
+    "chain.crl.signature": (
+        "A revocation list is not signed by its issuer.",
+        "Fetch the list from the issuer.",
+        False,
+        _OPERATOR,
+    ),
+}
+
+_FAMILIES: tuple[Rows, ...] = (_CBOR, _MERKLE, _LOG, _POLICY, _DECISION, PROTOCOL)
 
 REASONS: dict[str, Reason] = {code: Reason(code, *row) for family in _FAMILIES for code, row in family.items()}
 
