@@ -74,7 +74,7 @@ def cases(kind: str) -> list[Any]:
     return [pytest.param(path, id=str(path.relative_to(root))) for path in sorted(root.rglob("*.json"))]
 
 
-def outcome(check: Callable[[], None], wanted: bool) -> None:  # noqa: FBT001  # the field of the vector
+def outcome(check: Callable[[], None], wanted: bool) -> None:
     if wanted:
         with pytest.raises(InterlockError):
             check()
