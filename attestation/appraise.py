@@ -36,7 +36,7 @@ from attestation.intent import Intent
 from attestation.node import NodeRecord
 from attestation.challenge import Challenge
 from attestation.reference import Approval, Baseline, ReferenceSet
-from attestation.tpm.clock import ClockInfo, check_clock
+from attestation.tpm.clock import ClockInfo, check_clock, check_firmware
 from attestation.tpm.identity import verify_ak, verify_holder
 from attestation.tpm.quote import Quote, verify_quote
 from attestation.tpm.structures import Public
@@ -115,7 +115,7 @@ def _run(steps: Sequence[tuple[str, Step]], bench: _Bench, *vector: int) -> Appr
 def _envelope(bench: _Bench) -> None:
     bench.holder = Public.from_bytes(bench.subject.node.holder_public)
     signed = verify_sign1(bench.token, bench.holder.key, typ=TYP, max_size=MAX_SIZE)
-    bench.evidence = Evidence.from_bytes(signed.attached)
+    bench.evidence = Evidence.from_bytes(signed.payload)
 
 
 def _nonce(bench: _Bench) -> None:
@@ -185,10 +185,8 @@ def _clock(bench: _Bench) -> None:
 
 
 def _firmware(bench: _Bench) -> None:
-    seen, enrolled = bench.quote.firmware, bench.subject.node.firmware
-    if seen != enrolled:
-        raise Untrusted("tpm.firmware.changed", f"firmware {seen:#018x}, enrolled with {enrolled:#018x}")
-    bench.facts["firmware"] = f"{seen:#018x}"
+    check_firmware(bench.quote.firmware, bench.subject.node.firmware)
+    bench.facts["firmware"] = f"{bench.quote.firmware:#018x}"
 
 
 def _baseline(bench: _Bench) -> None:
@@ -218,12 +216,13 @@ def _usable(found: Baseline | Approval, kind: str, bench: _Bench) -> None:
     """A reference value counts while it is active, or with a warning while it is obsolete."""
     bench.facts[f"{kind}.name"], bench.facts[f"{kind}.state"] = found.name, found.state
     bench.references.add(found.name)
+    family = "ref" if isinstance(found, Baseline) else kind
     if found.expires is not None and bench.subject.at >= found.expires:
-        raise Untrusted("ref.expired", f"{kind} {found.name} expired")
+        raise Untrusted(f"{family}.expired", f"{kind} {found.name} expired")
     if found.state == "obsolete":
         bench.status = ear.WARNING
     elif found.state != "active":
-        raise Untrusted(f"ref.{found.state}", f"{kind} {found.name} is {found.state}: {found.provenance}")
+        raise Untrusted(f"{family}.{found.state}", f"{kind} {found.name} is {found.state}: {found.provenance}")
 
 
 _TPM_STEPS: tuple[tuple[str, Step], ...] = (

@@ -134,4 +134,4 @@ def sign_evidence(evidence: Evidence, holder: Signer) -> bytes:
 def read_evidence(token: bytes) -> tuple[Evidence, UntrustedSign1]:
     """Read evidence *without believing it*: format only. Raises ``Malformed``."""
     unverified = read_sign1(token, typ=TYP, max_size=MAX_SIZE)
-    return Evidence.from_bytes(unverified.unverified_payload), unverified
+    return Evidence.from_bytes(unverified.unverified_payload or b""), unverified

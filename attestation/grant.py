@@ -145,7 +145,7 @@ def verify_grant(
     """
     # (1)
     signed = verify_sign1(token, key, typ=TYP, max_size=MAX_SIZE, unprotected=frozenset({RECEIPTS}))
-    grant = Grant.from_bytes(signed.attached)
+    grant = Grant.from_bytes(signed.payload)
     # (2)
     if grant.profile != PROFILE:
         raise Untrusted("grant.profile", f"profile {grant.profile!r} is not {PROFILE}")

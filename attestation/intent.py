@@ -99,10 +99,10 @@ def sign_intent(intent: Intent, signer: Signer) -> bytes:
 def read_intent(token: bytes) -> tuple[Intent, UntrustedSign1]:
     """Read an intent *without believing it*: the format is checked, the signature is not. Raises ``Malformed``."""
     unverified = read_sign1(token, typ=TYP, max_size=MAX_SIZE)
-    return Intent.from_bytes(unverified.unverified_payload), unverified
+    return Intent.from_bytes(unverified.unverified_payload or b""), unverified
 
 
 def verify_intent(token: bytes, key: PublicKey) -> Intent:
     """The intent, proven to be signed by ``key``. Raises ``Malformed`` or ``Untrusted``."""
     signed = verify_sign1(token, key, typ=TYP, max_size=MAX_SIZE)
-    return Intent.from_bytes(signed.attached)
+    return Intent.from_bytes(signed.payload)

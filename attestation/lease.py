@@ -69,7 +69,7 @@ def verify_lease(
     """
     # (1)
     signed = verify_sign1(token, key, typ=TYP, max_size=MAX_SIZE, unprotected=frozenset({RECEIPTS}))
-    lease = Lease.from_bytes(signed.attached)
+    lease = Lease.from_bytes(signed.payload)
     # (2)
     if not hmac.compare_digest(lease.grant, grant):
         raise Untrusted("lease.grant", f"the lease is for grant {lease.grant.hex()}, not for {grant.hex()}")

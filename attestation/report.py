@@ -78,7 +78,7 @@ def verify_report(token: bytes, *, holder: PublicKey, grant: bytes) -> Report:
     """
     # (1)
     signed = verify_sign1(token, holder, typ=TYP, max_size=MAX_SIZE)
-    report = Report.from_bytes(signed.attached)
+    report = Report.from_bytes(signed.payload)
     # (2)
     if not hmac.compare_digest(report.grant, grant):
         raise Untrusted("report.grant", f"the report is about grant {report.grant.hex()}, not {grant.hex()}")

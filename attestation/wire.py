@@ -226,7 +226,7 @@ class Wire:
         known: dict[str, Any] = {}
         by_label = cls._by_label
         for number, item in value.items():
-            member = by_label.get(number) if type_(number) is int else None
+            member = by_label.get(number)
             if member is None:
                 raise Malformed("wire.unknown", f"{cls.__name__}: no field has label {number!r}")
             known[member.name] = member.codec.read(item, member.where)
