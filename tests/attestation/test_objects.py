@@ -1,0 +1,281 @@
+"""Rules of single objects that go beyond their fields' types: each refused with its reason code."""
+
+from dataclasses import replace
+
+import pytest
+
+from attestation import claims as ear
+from attestation.claims import CONTRAINDICATED, NONE, WARNING
+from attestation.errors import Malformed, Untrusted
+from attestation.evidence import Cmw, Evidence, gpu_nonce, qualifying_data, read_evidence, sign_evidence
+from attestation.intent import read_intent, sign_intent, verify_intent
+from attestation.reference import Baseline, ReferenceSet
+from attestation.wire import Wire
+from tests.attestation.examples import (
+    APPRAISAL,
+    BASELINE,
+    CHALLENGE,
+    CLAIMS,
+    CODE,
+    ENVIRONMENT,
+    EVIDENCE,
+    FAILED,
+    GRANT,
+    HOLDER,
+    ID,
+    INTENT,
+    LEASE,
+    NODE,
+    NONCE,
+    PCRS,
+    REFERENCES,
+    REPORT,
+    SHA256,
+    SUBMITTER,
+    VALUES,
+    digest,
+    spoil,
+)
+
+REFUSED: dict[str, tuple[type[Wire], bytes, str]] = {
+    "intent without a job name": (type(INTENT), spoil(INTENT, job=""), "intent.empty"),
+    "intent without a command": (type(INTENT), spoil(INTENT, argv=()), "intent.empty"),
+    "intent with an unknown GPU mode": (
+        type(INTENT),
+        spoil(INTENT, gpus=replace(INTENT.gpus, mode="all")),
+        "intent.gpus",
+    ),
+    "intent without time": (type(INTENT), spoil(INTENT, limits=replace(INTENT.limits, seconds=0)), "wire.range"),
+    "challenge without PCRs": (type(CHALLENGE), spoil(CHALLENGE, pcrs=()), "challenge.empty"),
+    "challenge with PCR 24": (type(CHALLENGE), spoil(CHALLENGE, pcrs=(24,)), "wire.range"),
+    "node in an unknown state": (type(NODE), spoil(NODE, state="fine"), "node.state"),
+    "baseline in an unknown state": (type(BASELINE), spoil(BASELINE, state="good"), "ref.state"),
+    "baseline without banks": (type(BASELINE), spoil(BASELINE, pcrs={}), "ref.empty"),
+    "baseline with an empty bank": (type(BASELINE), spoil(BASELINE, pcrs={SHA256: {}}), "ref.empty"),
+    "approval in an unknown state": (type(CODE), spoil(CODE, state="good"), "ref.state"),
+    "approval of something else": (type(CODE), spoil(CODE, kind="gpu"), "ref.kind"),
+    "two baselines of one name": (type(REFERENCES), spoil(REFERENCES, baselines=(BASELINE, BASELINE)), "ref.duplicate"),
+    "one digest approved twice": (
+        type(REFERENCES),
+        spoil(REFERENCES, approvals=(CODE, replace(CODE, state="revoked"))),
+        "ref.duplicate",
+    ),
+    "check with an unknown outcome": (type(FAILED), spoil(FAILED, outcome="ok"), "claims.outcome"),
+    "failed check without a reason": (type(FAILED), spoil(FAILED, reason=None), "claims.outcome"),
+    "passed check with a reason": (type(FAILED), spoil(FAILED, outcome=ear.PASS), "claims.outcome"),
+    "claims of another profile": (type(CLAIMS), spoil(CLAIMS, profile="x"), "claims.profile"),
+    "claims of an unknown level": (type(CLAIMS), spoil(CLAIMS, binding="L9"), "claims.level"),
+    "claims of an unknown assurance": (type(CLAIMS), spoil(CLAIMS, assurance="full"), "claims.level"),
+    "claims about nothing": (type(CLAIMS), spoil(CLAIMS, submods={}), "claims.empty"),
+    "grant without conditions": (
+        type(GRANT),
+        spoil(GRANT, conditions=replace(GRANT.conditions, pcrs={})),
+        "grant.conditions",
+    ),
+    "grant with a lease too short": (type(GRANT), spoil(GRANT, lease=9), "wire.range"),
+    "lease too long": (type(LEASE), spoil(LEASE, duration=301), "wire.range"),
+    "lease that disagrees with itself": (type(LEASE), spoil(LEASE, expires=LEASE.expires + 1), "lease.duration"),
+    "report with an unknown class": (
+        type(REPORT),
+        spoil(REPORT, halts=(replace(REPORT.halts[0], klass="soft"),)),
+        "report.halt",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refuses(name: str) -> None:
+    cls, data, reason = REFUSED[name]
+    with pytest.raises(Malformed) as caught:
+        cls.from_bytes(data)
+    assert caught.value.reason == reason
+
+
+def test_submitter_in_an_unknown_state() -> None:
+    from attestation.node import Submitter
+
+    data = Submitter(spki=b"k", tenant="t", roles=(), state="root", name="n").to_bytes()
+    with pytest.raises(Malformed, match=r"submitter\.state"):
+        Submitter.from_bytes(data)
+
+
+# --- intent -----------------------------------------------------------------------------------------------------------
+
+
+def test_intent_is_read_unbelieved_and_verified_by_its_key() -> None:
+    token = sign_intent(INTENT, SUBMITTER)
+    read, unverified = read_intent(token)
+    assert read == INTENT
+    assert unverified.kid == SUBMITTER.public.kid
+    assert verify_intent(token, SUBMITTER.public) == INTENT
+    with pytest.raises(Untrusted, match=r"cose\.kid"):
+        verify_intent(token, HOLDER.public)
+
+
+def test_evidence_is_no_intent() -> None:
+    with pytest.raises(Malformed, match=r"cose\.typ"):
+        read_intent(sign_evidence(EVIDENCE, HOLDER))
+
+
+@pytest.mark.parametrize("bound", ["seconds", "memory_mb", "processes", "renewals"])
+def test_limits_within_looks_at_every_bound(bound: str) -> None:
+    limits = INTENT.limits
+    assert limits.within(limits)
+    assert not replace(limits, **{bound: getattr(limits, bound) + 1}).within(limits)
+
+
+# --- evidence ---------------------------------------------------------------------------------------------------------
+
+
+def test_evidence_is_read_unbelieved() -> None:
+    read, unverified = read_evidence(sign_evidence(EVIDENCE, HOLDER))
+    assert read == EVIDENCE
+    assert unverified.kid == HOLDER.public.kid
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {},
+        ["tpm", b""],
+        ["tpm", b"", 4, 0],
+        [1, b"", 4],
+        ["tpm", "", 4],
+        ["tpm", b"", True],
+        ["tpm", b"", 2],
+        ["t" * 129, b"", 4],
+        ["tpm", bytes(Cmw.MAX_VALUE + 1), 4],
+    ],
+    ids=["map", "short", "long", "number as type", "text as value", "bool", "endorsement", "type", "value"],
+)
+def test_refuses_what_is_no_cmw_record(record: object) -> None:
+    with pytest.raises(Malformed, match=r"evidence\.record"):
+        Cmw.from_value(record)
+
+
+def _with_gpus(*names: str) -> Evidence:
+    return replace(EVIDENCE, collection={n: Cmw("gpu", n.encode()) for n in names} | dict(EVIDENCE.collection))
+
+
+def test_gpu_records_are_in_name_order() -> None:
+    assert [n for n, _ in _with_gpus("gpu1", "gpu0").gpu_records()] == ["gpu0", "gpu1"]
+
+
+BOUND = {"nonce": NONCE, "intent": digest("i"), "holder": digest("h"), "gpus": (), "logs": (None, None)}
+GPU0, GPU1 = ("gpu0", Cmw("gpu", b"0")), ("gpu0", Cmw("gpu", b"1"))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"nonce": bytes(32)},
+        {"intent": digest("j")},
+        {"holder": digest("g")},
+        {"gpus": (GPU0,)},
+        {"gpus": (GPU1,)},
+        {"logs": (b"", None)},
+        {"logs": (None, b"")},
+        {"logs": (b"log", b"ima")},
+        {"logs": (b"logi", b"ma")},
+    ],
+    ids=str,
+)
+def test_the_quote_commits_to_every_part(other: dict[str, object]) -> None:
+    base = qualifying_data(**BOUND)  # type: ignore[arg-type]
+    assert len(base) == 32
+    assert qualifying_data(**{**BOUND, **other}) != base  # type: ignore[arg-type]
+    assert qualifying_data(**{**BOUND, **other}) != qualifying_data(**{**BOUND, "gpus": (GPU0, GPU1)})  # type: ignore[arg-type]
+
+
+def test_bindings_are_the_documented_bytes() -> None:
+    # Computed once by hand from docs/formats.md, "Bindings": the formula is part of the wire format.
+    assert qualifying_data(**BOUND).hex() == _QUALIFYING  # type: ignore[arg-type]
+    assert gpu_nonce(nonce=NONCE, ak_name=b"\x00\x0b" + bytes(32), intent=digest("i")).hex() == _GPU_NONCE
+
+
+_QUALIFYING = "2b6504bfa51a7430869876ad3f6a0152bd94f7da936701c5362fa8378076c8fe"
+_GPU_NONCE = "16c8f36d5013168aec2763e250fcbdadd731a2f634b20ffff7e37430b6fdc1eb"
+
+
+# --- claims -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_worst_status_counts() -> None:
+    good, bad = replace(APPRAISAL, status=WARNING), replace(APPRAISAL, status=CONTRAINDICATED, checks=(FAILED,))
+    assert replace(CLAIMS, submods={"tpm": APPRAISAL, "workload": good}).status == WARNING
+    claims = replace(CLAIMS, submods={"workload": good, "tpm": bad})
+    assert claims.status == CONTRAINDICATED
+    assert claims.failures == (FAILED,)
+    assert replace(CLAIMS, submods={"tpm": replace(APPRAISAL, status=NONE)}).status == CONTRAINDICATED
+
+
+# --- reference values -------------------------------------------------------------------------------------------------
+
+WRONG = {**VALUES, 4: digest("other kernel")}
+
+
+def _set(*baselines: Baseline) -> ReferenceSet:
+    return ReferenceSet(replace(REFERENCES, baselines=baselines))
+
+
+def test_references_are_read_as_written() -> None:
+    refs = ReferenceSet(REFERENCES)
+    again = ReferenceSet.from_bytes(refs.encoded)
+    assert (again.references, again.digest) == (REFERENCES, refs.digest)
+
+
+def test_approvals_are_found_by_kind_and_digest() -> None:
+    refs = _set(BASELINE)
+    assert refs.approval("code", CODE.digest) == CODE
+    assert refs.approval("environment", ENVIRONMENT.digest) == ENVIRONMENT
+    assert refs.approval("environment", CODE.digest) is None
+
+
+def test_a_baseline_matches_its_pool_bank_and_values() -> None:
+    assert _set(BASELINE).match("lab", SHA256, VALUES) == BASELINE
+
+
+@pytest.mark.parametrize(
+    ("pool", "bank", "baselines"),
+    [("lab", SHA256, ()), ("other", SHA256, (BASELINE,)), ("lab", 0x0C, (BASELINE,))],
+    ids=["no baseline", "other pool", "other bank"],
+)
+def test_without_a_baseline_nothing_matches(pool: str, bank: int, baselines: tuple[Baseline, ...]) -> None:
+    assert _set(*baselines).match(pool, bank, VALUES) == ()
+
+
+def test_a_mismatch_names_the_pcr_of_the_nearest_baseline() -> None:
+    far = replace(BASELINE, name="far", pcrs={SHA256: dict.fromkeys(PCRS, (digest("x"),))})
+    for baselines in ((far, BASELINE), (BASELINE, far)):
+        found = _set(*baselines).match("lab", SHA256, WRONG)
+        assert isinstance(found, tuple)
+        assert [(m.baseline, m.index) for m in found] == [("debian-12", 4)]
+        assert str(found[0]) == (
+            f"PCR 4: expected {VALUES[4].hex()} (baseline debian-12), seen {digest('other kernel').hex()}"
+        )
+
+
+@pytest.mark.parametrize(
+    "values", [{i: v for i, v in VALUES.items() if i != 7}, {**VALUES, 8: digest("8")}], ids=["fewer", "more"]
+)
+def test_other_pcrs_than_the_baseline_names_do_not_match(values: dict[int, bytes]) -> None:
+    found = _set(BASELINE).match("lab", SHA256, values)
+    assert isinstance(found, tuple)
+    assert len(found) == 1
+
+
+def test_an_unexpected_pcr_is_shown_without_expectation() -> None:
+    found = _set(BASELINE).match("lab", SHA256, {**VALUES, 8: digest("8")})
+    assert isinstance(found, tuple)
+    assert "expected no value" in str(found[0])
+
+
+def test_of_several_matches_the_revoked_one_wins_then_the_best() -> None:
+    states = ("retired", "pending", "obsolete", "active", "revoked")
+    for count in range(1, len(states) + 1):
+        baselines = [replace(BASELINE, name=s, state=s) for s in states[:count]]
+        found = _set(*baselines).match("lab", SHA256, VALUES)
+        assert isinstance(found, Baseline)
+        assert found.state == states[count - 1]
+
+
