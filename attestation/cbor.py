@@ -15,6 +15,9 @@ What is accepted, and nothing else:
 A map is ordered by the bytes of its encoded keys: integers from 0 up, then -1 and down, then byte strings, then text
 strings, shorter before longer. (cbor2's `canonical=True` is the older RFC 7049 order and is not used.)
 
+cbor2 hashes a key before anybody can look at its type, and the hash of an array is not secret: keys made to collide
+cost quadratic time. So a message above 4 KiB is first walked head by head, and refused if a container or tag is a key.
+
 `decode` lets cbor2 do the reading with its limits switched on, then checks types, and last that the value encodes back
 to exactly the bytes that arrived. That last check is what makes the encoding unique: it refuses long forms of
 integers and lengths, unordered maps and trailing bytes without a rule for each.
@@ -66,6 +69,8 @@ def decode(data: bytes, *, max_size: int, max_depth: int = 10, tags: frozenset[i
     """
     if len(data) > max_size:
         raise Malformed("cbor.size", f"{len(data)} bytes, {max_size} allowed")
+    if len(data) > _HARMLESS:
+        _refuse_container_keys(data)
     try:
         raw: object = cbor2.loads(
             data,
@@ -84,6 +89,32 @@ def decode(data: bytes, *, max_size: int, max_depth: int = 10, tags: frozenset[i
     if cbor2.dumps(value) != data:
         raise Malformed("cbor.not-deterministic", "the value has another encoding than the bytes that arrived")
     return value
+
+
+def _refuse_container_keys(data: bytes) -> None:
+    """Walk the heads of all items (RFC 8949 section 3) and refuse a key of major type 4, 5 or 6.
+
+    Everything else that is wrong with `data` is left to cbor2: the walk just ends there.
+    """
+    position = 0
+    open_items = [1]  # how many items each open array or map still holds
+    is_map = [False]
+    while open_items and position < len(data):
+        major, info = divmod(data[position], 32)
+        if is_map[-1] and open_items[-1] % 2 == 0 and major in (4, 5, 6):
+            raise Malformed("cbor.key", "a map key that is neither integer nor string")
+        width = 1 << info - 24 if 24 <= info <= 27 else 0
+        argument = int.from_bytes(data[position + 1 : position + 1 + width], "big") if width else info
+        position += 1 + width
+        open_items[-1] -= 1
+        if major in (2, 3):
+            position += argument
+        elif major in (4, 5, 6):
+            open_items.append(1 if major == 6 else argument * (major - 3))
+            is_map.append(major == 5)
+        while open_items and not open_items[-1]:
+            open_items.pop()
+            is_map.pop()
 
 
 def _normal(value: Any, tags: frozenset[int] | None) -> Any:
@@ -114,6 +145,7 @@ def _deny(*_: object) -> object:
     raise Unencodable("cbor.tag", "a tag that is not expected here")
 
 
+_HARMLESS = 4096  # a few hundred colliding keys: well below a millisecond
 _DENIED = dict.fromkeys(_BUILT_IN_TAGS, _deny)
 _LEAVES = frozenset({bytes, str, bool, type(None)})
 _KEYS = frozenset({int, bytes, str})

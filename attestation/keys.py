@@ -219,9 +219,7 @@ class SoftwareSigner:
 
     def to_pem(self) -> bytes:
         """Return the private key as unencrypted PKCS #8 PEM."""
-        return self._private_key.private_bytes(
-            _PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
+        return self._private_key.private_bytes(_PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
 
     @property
     def public(self) -> PublicKey:

@@ -1,11 +1,12 @@
 """The reason codes: for each, what happened in plain words, one line on how to fix it, and who can.
 
 A code is stable: once released it is never renamed or reused. It is the same word in API, CLI, log and documentation.
-Families are kept in one dict literal each: to add a code, add a row to its family (or add a family and name it in
-`_FAMILIES`). A row is ``"code": (what, fix, retry, ask)``: `retry` says whether the same request may succeed later
-without anybody changing anything, `ask` names the party that can act: submitter, host admin, operator, developer.
+Each area of the code keeps its families in a module `attestation/reasons_<area>.py`, one dict literal per family: to
+add a code, add a row to its family; to add a family, name it in `_FAMILIES`. A row is
+``"code": (what, fix, retry, ask)``: `retry` says whether the same request may succeed later without anybody changing
+anything, `ask` names the party that can act: submitter, host admin, operator, developer.
 
-A test finds every code that the three packages raise and fails when one is missing here, or listed here and never used.
+A test finds every code that the three packages raise and fails when one is missing, or listed and never used.
 A row whose code ends in ``.*`` stands for an open-ended family such as ``policy.forbid.<id>``.
 """
 
@@ -30,11 +31,6 @@ class Reason:
     retry: bool
     ask: str
 
-
-_DEV = "developer"
-_ADMIN = "host admin"
-_OPERATOR = "operator"
-_SUBMITTER = "submitter"
 
 _FAMILIES: tuple[Rows, ...] = (*FLOOR, POLICY, DECISION, PROTOCOL, *LOG)
 
