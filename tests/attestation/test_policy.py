@@ -31,6 +31,8 @@ SETTINGS = Settings(pcrs=(0, 7), checks=dict.fromkeys(CHECKS, "unchecked"))
 
 WHO = Principal("ab" * 32, "vision", ("trainer",))
 WHERE = Resource("node-1", "training")
+ILL_TYPED: Any = WHO  # for what the type checker would not let through
+ILL_PLACED: Any = WHERE
 CONTEXT: Mapping[str, object] = {"gpus": 1, "flag": False, "secrets": []}
 
 
@@ -273,12 +275,12 @@ UNFIT: dict[str, dict[str, Any]] = {
     "bytes": {"context": {**CONTEXT, "secrets": b"x"}},
     "entity smuggled in": {"context": {**CONTEXT, "secrets": [{"__entity": {"type": "Node", "id": "n"}}]}},
     "extension smuggled in": {"context": {**CONTEXT, "gpus": {"__extn": {"fn": "decimal", "arg": "1.0"}}}},
-    "role that is no string": {"principal": WHO._replace(roles=(1,))},
-    "roles that are no tuple": {"principal": WHO._replace(roles=["trainer"])},
-    "tenant that is no string": {"principal": WHO._replace(tenant=None)},
-    "id that is no string": {"principal": WHO._replace(id=3)},
+    "role that is no string": {"principal": ILL_TYPED._replace(roles=(1,))},
+    "roles that are no tuple": {"principal": ILL_TYPED._replace(roles=["trainer"])},
+    "tenant that is no string": {"principal": ILL_TYPED._replace(tenant=None)},
+    "id that is no string": {"principal": ILL_TYPED._replace(id=3)},
     "lone surrogate": {"principal": WHO._replace(id="\ud800")},
-    "pool that is no string": {"resource": WHERE._replace(pool=0)},
+    "pool that is no string": {"resource": ILL_PLACED._replace(pool=0)},
     "action unknown": {"action": "walk"},
     "action empty": {"action": ""},
 }
