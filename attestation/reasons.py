@@ -13,6 +13,7 @@ A row whose code ends in ``.*`` stands for an open-ended family such as ``policy
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from attestation.reasons_agent import AGENT
 from attestation.reasons_execution import EXECUTION
 from attestation.reasons_floor import FLOOR
 from attestation.reasons_log import LOG
@@ -33,7 +34,7 @@ class Reason:
     ask: str
 
 
-_FAMILIES: tuple[Rows, ...] = (*FLOOR, POLICY, DECISION, PROTOCOL, *EXECUTION, *LOG)
+_FAMILIES: tuple[Rows, ...] = (*FLOOR, POLICY, DECISION, PROTOCOL, AGENT, *EXECUTION, *LOG)
 
 REASONS: dict[str, Reason] = {code: Reason(code, *row) for family in _FAMILIES for code, row in family.items()}
 
