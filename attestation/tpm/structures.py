@@ -248,6 +248,11 @@ class Public:
         """Qualified Name of this object as a primary object of `hierarchy` (Part 1, 16.4): H(handle || Name)."""
         return self.name_alg.to_bytes(2, "big") + digest(self.name_alg, hierarchy.to_bytes(4, "big") + self.name)
 
+    @property
+    def has_user_auth(self) -> bool:
+        """Whether the authorisation value alone permits using the key (userWithAuth)."""
+        return bool(self.attributes & USER_WITH_AUTH)
+
     def crypto_key(self) -> CryptoKey:
         """The key itself, strong enough and on its curve. Raises Untrusted("tpm.key.*")."""
         return self.parameters.key()

@@ -1,0 +1,322 @@
+"""The host's TPM 2.0 through ESAPI: `agent.devices.Tpm` for a real TPM or an emulator.
+
+How it stays alive and closed (docs of tpm2-tss; measured on swtpm 0.7.1):
+1. ESAPI is not thread-safe: one thread owns it, callers queue, each with a deadline (`DeviceTimeout`).
+2. After an I/O error the ESAPI object is dead: it is dropped, and the next call opens a new one and makes its
+   keys again.
+3. Keys are primary keys, so nothing secret is stored: the AK is the same after every start, the holder key is made
+   again from its template, whose random `unique` field makes it a new key at each `create_holder`.
+4. Structures are marshalled while the object that owns them lives: a field of a tpm2-pytss 3.0 object that was freed
+   reads freed memory.
+5. At most three objects and one session are loaded; what a call loads it flushes, also when it fails.
+6. RETRY, YIELDED, TESTING, NV_RATE and NV_UNAVAILABLE are waited out within the deadline; everything else is an error.
+
+Endorsement and owner hierarchies are used with an empty authorisation.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from hashlib import sha256
+from typing import Any, TypeVar
+
+os.environ.setdefault("TSS2_LOG", "all+NONE")  # read by the C library when it is loaded
+
+from tpm2_pytss import (  # type: ignore[import-untyped]  # tpm2-pytss ships no types
+    ESAPI,
+    ESYS_TR,
+    TPM2_ALG,
+    TPM2_RC,
+    TPM2_RH,
+    TPM2_SE,
+    TPM2_ST,
+    TPM2B_ENCRYPTED_SECRET,
+    TPM2B_ID_OBJECT,
+    TPM2B_PUBLIC,
+    TPM2B_SENSITIVE_CREATE,
+    TPML_PCR_SELECTION,
+    TPMT_SIG_SCHEME,
+    TPMT_TK_HASHCHECK,
+    TSS2_Exception,
+)
+
+from agent.devices import AkPublic, Attested, DeviceError, DeviceTimeout, HolderKey, Tpm
+from agent.tcti import StreamTcti, open_stream
+from agent.tpm_templates import AK, EKS, holder_template
+from attestation.cose import PublicKey
+from attestation.reader import Reader
+from attestation.tpm.attest import PcrSelection
+from attestation.tpm.clock import ClockInfo
+from attestation.tpm.structures import Codes, Public, Signature, sized
+
+T = TypeVar("T")
+DEADLINE = 10.0
+NV_CHUNK = 512
+PCRS_PER_READ = 8
+BACKOFF = 0.02
+BUSY = (TPM2_RC.RETRY, TPM2_RC.YIELDED, TPM2_RC.TESTING, TPM2_RC.NV_RATE, TPM2_RC.NV_UNAVAILABLE)
+
+
+SIGN_CODES = Codes(*["tpm.device.refused"] * 6)
+
+
+class _Link:
+    """One open ESAPI with the keys loaded in it. Used by the owner thread only."""
+
+    def __init__(self, tcti: str, deadline: float) -> None:
+        self.tcti = StreamTcti(open_stream(tcti), deadline)
+        self.esys = ESAPI(self.tcti)
+        self._keys: dict[int, Any] = {}
+
+    def primary(self, hierarchy: Any, template: Public) -> tuple[Any, bytes]:
+        """Create a primary key; returns its handle and TPMT_PUBLIC."""
+        handle, public, *_ = self.esys.create_primary(
+            TPM2B_SENSITIVE_CREATE(), TPM2B_PUBLIC.unmarshal(sized(template.to_bytes()))[0], hierarchy
+        )
+        return handle, public.publicArea.marshal()
+
+    def key(self, hierarchy: Any, template: Public) -> tuple[Any, bytes]:
+        """The key of `template`, created once per hierarchy: another template takes the place of the first."""
+        held = self._keys.get(hierarchy)
+        if held is None or held[0] != template:
+            self.drop(hierarchy)
+            held = self._keys[hierarchy] = (template, *self.primary(hierarchy, template))
+        return held[1], held[2]
+
+    def drop(self, hierarchy: Any) -> None:
+        """Flush the key of `hierarchy`, if one is loaded."""
+        held = self._keys.pop(hierarchy, None)
+        if held is not None:
+            self.esys.flush_context(held[1])
+
+    @contextmanager
+    def flushed(self, handle: Any) -> Iterator[Any]:
+        """Flush `handle` at the end, whatever happens, unless the link itself has failed."""
+        try:
+            yield handle
+        finally:
+            if self.tcti.failure is None:
+                self.esys.flush_context(handle)
+
+    def close(self) -> None:
+        """Flush the keys where the link still works, and close it."""
+        try:
+            for hierarchy in list(self._keys):
+                if self.tcti.failure is None:
+                    self.drop(hierarchy)
+        finally:
+            self.esys.close()
+            self.tcti.finalize()
+
+
+class EsysTpm:
+    """`agent.devices.Tpm` over ESAPI.
+
+    `tcti` is `device:/dev/tpmrm0` or `unix:/path/to/emulator`; `deadline` the seconds that a call may take. Every
+    method raises DeviceTimeout("tpm.device.timeout"), or DeviceError with "tpm.device.open" (cannot be opened), ".io"
+    (the connection broke), ".refused" (the TPM answered with an error) or ".closed".
+    """
+
+    def __init__(self, tcti: str, *, deadline: float = DEADLINE) -> None:
+        self._tcti = tcti
+        self._deadline = deadline
+        self._link: _Link | None = None
+        self._holder: Public | None = None
+        self._closing = threading.Event()
+        self._owner = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tpm")
+
+    def ek_certificate(self) -> bytes:
+        return self._call(lambda link: _read_nv(link, _ek_index(link)))
+
+    def ek_public(self) -> bytes:
+        def work(link: _Link) -> bytes:
+            handle, public = link.primary(ESYS_TR.ENDORSEMENT, EKS[_ek_index(link)])
+            with link.flushed(handle):
+                return public
+
+        return self._call(work)
+
+    def create_ak(self) -> AkPublic:
+        public = self._call(lambda link: link.key(ESYS_TR.ENDORSEMENT, AK)[1])
+        return AkPublic(public, Public.from_bytes(public).name)
+
+    def create_holder(self) -> HolderKey:
+        return self.load_holder(holder_template(os.urandom(32)).to_bytes())
+
+    def load_holder(self, blob: bytes) -> HolderKey:
+        template = Public.from_bytes(blob)
+        public = self._call(lambda link: link.key(ESYS_TR.OWNER, template)[1])
+        self._holder = template
+        return HolderKey(public, blob)
+
+    def certify_holder(self, qualifying: bytes) -> Attested:
+        def work(link: _Link) -> Attested:
+            holder, ak = self._holder_handle(link), link.key(ESYS_TR.ENDORSEMENT, AK)[0]
+            attest, signature = link.esys.certify(holder, ak, qualifying, TPMT_SIG_SCHEME(scheme=TPM2_ALG.NULL))
+            return Attested(bytes(attest), signature.marshal())
+
+        return self._call(work)
+
+    def activate_credential(self, id_object: bytes, encrypted_secret: bytes) -> bytes:
+        blob, secret = TPM2B_ID_OBJECT(id_object), TPM2B_ENCRYPTED_SECRET(encrypted_secret)
+
+        def work(link: _Link) -> bytes:
+            ak, _ = link.key(ESYS_TR.ENDORSEMENT, AK)
+            template = EKS[_ek_index(link)]
+            with (
+                link.flushed(link.primary(ESYS_TR.ENDORSEMENT, template)[0]) as ek,
+                _ek_session(link, template) as auth,
+            ):
+                return bytes(link.esys.activate_credential(ak, ek, blob, secret, session2=auth))
+
+        return self._call(work)
+
+    def quote(self, qualifying: bytes, bank: int, pcrs: Sequence[int]) -> Attested:
+        selection = _selection(bank, pcrs)
+
+        def work(link: _Link) -> Attested:
+            ak, _ = link.key(ESYS_TR.ENDORSEMENT, AK)
+            attest, signature = link.esys.quote(ak, selection, qualifying)
+            return Attested(bytes(attest), signature.marshal())
+
+        return self._call(work)
+
+    def read_pcrs(self, bank: int, pcrs: Sequence[int]) -> Mapping[int, bytes]:
+        def work(link: _Link) -> dict[int, bytes]:
+            values: dict[int, bytes] = {}
+            for start in range(0, len(pcrs), PCRS_PER_READ):
+                part = sorted(pcrs)[start : start + PCRS_PER_READ]
+                _, _, digests = link.esys.pcr_read(_selection(bank, part))
+                values |= zip(part, map(bytes, digests), strict=False)
+            return values
+
+        values = self._call(work)
+        if len(values) != len(pcrs):
+            raise DeviceError("tpm.device.refused", f"the TPM has no bank 0x{bank:04x} for these PCRs")
+        return values
+
+    def sign_as_holder(self, digest: bytes) -> bytes:
+        def work(link: _Link) -> bytes:
+            scheme = TPMT_SIG_SCHEME(scheme=TPM2_ALG.ECDSA)
+            scheme.details.ecdsa.hashAlg = TPM2_ALG.SHA256
+            ticket = TPMT_TK_HASHCHECK(tag=TPM2_ST.HASHCHECK, hierarchy=TPM2_RH.NULL)
+            return bytes(link.esys.sign(self._holder_handle(link), digest, scheme, ticket).marshal())
+
+        r, s = Signature.from_bytes(self._call(work), SIGN_CODES).values
+        return r.rjust(32, b"\0") + s.rjust(32, b"\0")
+
+    def clock(self) -> ClockInfo:
+        marshalled = self._call(lambda link: bytes(link.esys.read_clock().marshal()))
+        return ClockInfo.read(Reader(marshalled[8:], "tpm.device.refused"), "tpm.device.refused")  # after UINT64 time
+
+    def close(self) -> None:
+        """Flush what is loaded and end the owner thread. Waits for the call in progress, at most its deadline."""
+        if not self._closing.is_set():
+            self._closing.set()
+            self._owner.submit(self._drop_link)
+        self._owner.shutdown(wait=True)
+
+    def _call(self, work: Callable[[_Link], T]) -> T:
+        """Run `work` on the owner thread and wait for it, at most the deadline."""
+        try:
+            future = self._owner.submit(self._run, work, time.monotonic() + self._deadline)
+        except RuntimeError as error:
+            raise DeviceError("tpm.device.closed", "the TPM was closed") from error
+        try:
+            return future.result(self._deadline)
+        except TimeoutError as error:
+            future.cancel()
+            raise DeviceTimeout("tpm.device.timeout", f"no answer within {self._deadline:g} s") from error
+
+    def _run(self, work: Callable[[_Link], T], end: float) -> T:
+        """On the owner thread: open a link if there is none, wait while the TPM is busy, drop it if it fails."""
+        pause = BACKOFF
+        while True:
+            if self._link is None:
+                self._link = _Link(self._tcti, self._deadline)
+            link = self._link
+            try:
+                return work(link)
+            except TSS2_Exception as error:
+                if link.tcti.failure is not None:
+                    self._drop_link()
+                    raise link.tcti.failure from error
+                if error.rc not in BUSY or time.monotonic() + pause > end:
+                    raise DeviceError("tpm.device.refused", f"{error} (0x{error.rc:x})") from error
+            self._closing.wait(pause)
+            pause *= 2
+
+    def _drop_link(self) -> None:
+        if self._link is not None:
+            link, self._link = self._link, None
+            link.close()
+
+    def _holder_handle(self, link: _Link) -> Any:
+        if self._holder is None:
+            raise DeviceError("tpm.device.refused", "there is no holder key: create or load one first")
+        return link.key(ESYS_TR.OWNER, self._holder)[0]
+
+
+class TpmSigner:
+    """The holder key as a COSE signer (`attestation.cose.Signer`); `public` is the TPMT_PUBLIC of the present one."""
+
+    def __init__(self, tpm: Tpm, public: bytes) -> None:
+        self._tpm = tpm
+        self._public = Public.from_bytes(public).key
+
+    @property
+    def public(self) -> PublicKey:
+        return self._public
+
+    def sign(self, message: bytes) -> bytes:
+        """ES256 over `message`: r || s. Raises DeviceError."""
+        return self._tpm.sign_as_holder(sha256(message).digest())
+
+
+def _selection(bank: int, pcrs: Sequence[int]) -> Any:
+    wire = (1).to_bytes(4, "big") + PcrSelection.of(bank, tuple(pcrs)).to_bytes()
+    return TPML_PCR_SELECTION.unmarshal(wire)[0]
+
+
+def _ek_index(link: _Link) -> int:
+    """The NV index of the EK certificate to use: the first one present, in the order of `EKS`."""
+    for index in EKS:
+        try:
+            link.esys.tr_close(link.esys.tr_from_tpmpublic(index))
+        except TSS2_Exception as error:
+            if link.tcti.failure is not None or error.error != TPM2_RC.HANDLE:
+                raise
+        else:
+            return index
+    raise DeviceError("tpm.device.no-ek-certificate", "no EK certificate in NV at " + ", ".join(map(hex, EKS)))
+
+
+def _read_nv(link: _Link, index: int) -> bytes:
+    handle = link.esys.tr_from_tpmpublic(index)
+    try:
+        public, _ = link.esys.nv_read_public(handle)
+        size = int(public.nvPublic.dataSize)
+        chunks = [
+            bytes(link.esys.nv_read(handle, min(NV_CHUNK, size - start), start, handle))
+            for start in range(0, size, NV_CHUNK)
+        ]
+    finally:
+        link.esys.tr_close(handle)
+    return b"".join(chunks)
+
+
+@contextmanager
+def _ek_session(link: _Link, template: Public) -> Iterator[Any]:
+    """The authorisation to use an EK: its own empty one, or the default policy PolicySecret(endorsement)."""
+    if template.has_user_auth:
+        yield ESYS_TR.PASSWORD
+        return
+    session = link.esys.start_auth_session(ESYS_TR.NONE, ESYS_TR.NONE, TPM2_SE.POLICY, None, TPM2_ALG.SHA256)
+    with link.flushed(session):
+        link.esys.policy_secret(ESYS_TR.ENDORSEMENT, session)
+        yield session
