@@ -19,8 +19,8 @@ class Share:
 
     @property
     def percent(self) -> float:
-        """In percent; a package without statements counts as executed."""
-        return 100.0 * self.covered / self.total if self.total else 100.0
+        """In percent; a package of which nothing was measured counts as not executed."""
+        return 100.0 * self.covered / self.total if self.total else 0.0
 
 
 def share(files: Mapping[str, Any], package: str) -> Share:
@@ -50,10 +50,20 @@ def main(report: Path) -> int:
 
 def _gaps(files: Mapping[str, Any], package: str) -> list[str]:
     return [
-        f"{name}: lines {entry['missing_lines']} branches {entry.get('missing_branches', [])}"
+        f"{name}: {_spans(entry)}"
         for name, entry in sorted(files.items())
-        if name.split("/")[0] == package and (entry["missing_lines"] or entry.get("missing_branches"))
+        if name.split("/")[0] == package and (entry["missing_lines"] or entry["missing_branches"])
     ]
+
+
+def _spans(entry: Mapping[str, Any]) -> str:
+    """What a file misses, as ``3-5, 9, 12->14``: lines, then the branches between lines that were executed."""
+    lines: list[int] = entry["missing_lines"]
+    starts = [line for line in lines if line - 1 not in lines]
+    ends = [line for line in lines if line + 1 not in lines]
+    spans = [str(a) if a == b else f"{a}-{b}" for a, b in zip(starts, ends, strict=True)]
+    branches = [f"{a}->{b}" for a, b in entry["missing_branches"] if a not in lines and b not in lines]
+    return ", ".join(spans + branches)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,9 @@
 
 With pytest arguments it runs just those tests, without coverage. How a process that the tests start comes to be
 measured: ``patch = ["subprocess", ...]`` in pyproject.toml puts coverage's settings into the environment, and a
-``.pth`` file of the coverage package reads them at interpreter start, under ``python -I`` too. A process that is
-killed with SIGKILL leaves no data; what only such a process executes must be shown by another test.
+``.pth`` file of the coverage package reads them at interpreter start, under ``python -I`` too; ``tools/measure.py``
+does it for those that are started with a clean environment. A process that is killed with SIGKILL leaves no data;
+what only such a process executes must be shown by another test.
 """
 
 import os
@@ -12,8 +13,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+from coverage import Coverage
+
 from tools import coverage_gate
 
+ROOT = Path(__file__).resolve().parents[1]
 PYTEST = [sys.executable, "-m", "pytest"]
 MEASURED = [sys.executable, "-m", "coverage", "run", "-m", "pytest"]
 COVERAGE = [sys.executable, "-m", "coverage"]
@@ -26,7 +30,7 @@ def main(arguments: list[str]) -> int:
     if arguments:
         return subprocess.run([*PYTEST, *options, *arguments]).returncode
     data = _fresh(cache / "coverage")
-    environment = dict(os.environ, COVERAGE_FILE=str(data / "data"))
+    environment = dict(os.environ, COVERAGE_FILE=str(data / "data"), INTERLOCK_MEASURE=_settings(data / "data"))
     tests = subprocess.run([*MEASURED, *options], env=environment)
     report = data / "report.json"
     # on stderr, so that pytest's closing line stays the last one on stdout
@@ -34,6 +38,16 @@ def main(arguments: list[str]) -> int:
         subprocess.run([*COVERAGE, *command], env=environment, stdout=sys.stderr, check=True)
     gates = coverage_gate.main(report)
     return tests.returncode or gates
+
+
+def _settings(data: Path) -> str:
+    """Coverage's settings for ``tools/measure.py``: complete, as not every user may read the checkout.
+
+    Without the ``subprocess`` patch, which would put them into the environment of everything that is started.
+    """
+    config = Coverage(data_file=str(data), config_file=str(ROOT / "pyproject.toml")).config
+    config.patch = [patch for patch in config.patch if patch != "subprocess"]
+    return config.serialize()
 
 
 def _fresh(folder: Path) -> Path:
