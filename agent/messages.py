@@ -25,7 +25,7 @@ import socket
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Self, TypeVar
+from typing import Final, Self
 
 from attestation import cbor
 from attestation.errors import Malformed
@@ -95,7 +95,13 @@ class Progress(Wire):
 
 @wire
 class Ended(Wire):
-    """How a request came out. ``exit_code`` as :mod:`agent.codes` says; the rest is what the screen shows."""
+    """How a request came out, as the screen shows it (:mod:`agent.screen`).
+
+    ``exit_code`` as :mod:`agent.codes` says, ``receipt`` the index in the log of the record that says so, ``outputs``
+    whether each is quarantined, ``frozen_us`` and ``dead_us`` microseconds since the cause, ``also`` further reasons.
+    """
+
+    MAX_SIZE = MAX_MESSAGE
 
     exit_code: int = label(1, high=255)
     event: str = label(2, most=32)
@@ -111,10 +117,11 @@ class Ended(Wire):
     node: str = label(12, most=128)
     seconds: int = label(13)
     leases: int = label(14)
-    outputs: Mapping[str, bool] = label(15, most=4096)
+    outputs: Mapping[str, bool] = label(15, most=1024)
     frozen_us: int | None = label(16, default=None)
     dead_us: int | None = label(17, default=None)
     assurance: str | None = label(18, most=16, default=None)
+    also: tuple[str, ...] = label(19, most=128, default=())
 
 
 @wire
@@ -145,8 +152,6 @@ _KINDS: Final[dict[int, type[Wire]]] = {
     20: Refused,
 }
 _NUMBERS: Final = {kind: number for number, kind in _KINDS.items()}
-
-M = TypeVar("M", bound=Wire)
 
 
 def to_packet(message: Wire) -> bytes:
@@ -221,19 +226,6 @@ class Channel:
         except Malformed:
             close_all(descriptors)
             raise
-
-    def expect(self, kind: type[M]) -> M:
-        """The next message, which must be of ``kind`` and bring no descriptors. ``EOFError`` at the end."""
-        received = self.receive()
-        if received is None:
-            raise EOFError("the agent closed the connection")
-        message, descriptors = received
-        close_all(descriptors)
-        if isinstance(message, Refused):
-            raise Malformed(message.reason, message.detail)
-        if not isinstance(message, kind):
-            raise Malformed("agent.message.kind", f"expected {kind.__name__}, got {type(message).__name__}")
-        return message
 
     def close(self) -> None:
         """Close the connection."""
