@@ -15,6 +15,10 @@ from attestation.reasons import REASONS, Reason, explain
 
 _WIDTH = 9
 FINISHED = "finished"
+_FACTS = (
+    *("exit_code", "job", "reason", "what", "detail", "fix", "retry", "ask", "receipt", "node"),
+    *("seconds", "leases", "frozen_us", "dead_us", "assurance"),
+)
 
 
 def lines(ended: Ended) -> list[str]:
@@ -65,9 +69,7 @@ def receipt(ended: Ended) -> str | None:
 
 def to_json(ended: Ended) -> dict[str, Any]:
     """The same facts for programs."""
-    names = ("exit_code", "job", "reason", "what", "detail", "fix", "retry", "ask", "receipt", "node")
-    names += ("seconds", "leases", "frozen_us", "dead_us", "assurance")
-    facts = {name: getattr(ended, name) for name in names}
+    facts = {name: getattr(ended, name) for name in _FACTS}
     grant = None if ended.grant is None else ended.grant.hex()
     return {"event": ended.event, "grant": grant, **facts, "outputs": dict(ended.outputs), "also": list(ended.also)}
 
@@ -97,7 +99,8 @@ def known_reason(code: str) -> Reason:
     try:
         return explain(code)
     except KeyError:
-        return Reason(code, "A reason that this release does not know.", "Upgrade this command.", False, "host admin")
+        what, fix = "A reason that this release does not know.", "Bring command, agent and verifier to one release."
+        return Reason(code=code, what=what, fix=fix, retry=False, ask="host admin")
 
 
 def reason_text(name: str) -> list[str]:
