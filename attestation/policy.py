@@ -156,13 +156,13 @@ class Policy:
         self.settings = self.bundle.settings
         self.digest = self.bundle.digest
         for text in (self.bundle.operator, self.bundle.protected, self.bundle.schema):
-            _check_visible(text)  # (2)
+            check_visible(text)  # (2)
         if hashlib.sha256(self.bundle.protected.encode()).digest() != self.bundle.protected_pin:  # (3)
             raise Untrusted("policy.pin", "the protected policies are not those whose digest is pinned")
-        self._schema = _parse("policy.schema", cedarpy.Schema.from_str, self.bundle.schema)
+        self._schema = parse_schema(self.bundle.schema)
         operator, protected = read_rules(self.bundle.operator), read_rules(self.bundle.protected)  # (4) (6) (8)
-        _check_valid(self.bundle.operator, self._schema)  # (5)
-        _check_valid(self.bundle.protected, self._schema)
+        check_valid(self.bundle.operator, self._schema)  # (5)
+        check_valid(self.bundle.protected, self._schema)
         _check_effects(operator, protected)  # (7)
         self.rules = _by_id((*operator, *protected))  # (6)
         self._set = cedarpy.PolicySet.from_str(f"{self.bundle.operator}\n{self.bundle.protected}")
@@ -236,6 +236,27 @@ def read_rules(text: str) -> tuple[Rule, ...]:
     return tuple(_rule(policy) for _, policy in sorted(parsed["staticPolicies"].items()))
 
 
+def parse_schema(text: str) -> cedarpy.Schema:
+    """The schema, parsed. Raises ``Malformed("policy.schema")``."""
+    return _parse("policy.schema", cedarpy.Schema.from_str, text)
+
+
+def check_visible(text: str) -> None:
+    """Raise ``Malformed("policy.text")`` for a character that a reviewer cannot see (Unicode Cc, Cf, Co, Zl, Zp)."""
+    for character in text:
+        if unicodedata.category(character) in ("Cc", "Cf", "Co", "Zl", "Zp") and character not in "\n\t":
+            raise Malformed("policy.text", f"U+{ord(character):04X} cannot be seen by a reviewer")
+
+
+def check_valid(text: str, schema: cedarpy.Schema) -> None:
+    """Raise ``Malformed("policy.schema")``, naming the policies, where ``text`` is not valid under ``schema``."""
+    result = cedarpy.validate_policies(text, schema)
+    if not result.validation_passed or result.errors:
+        names = result.id_annotations_by_policy_id
+        found = sorted({f"{names.get(e.policy_id, e.policy_id)}: {e.error}" for e in result.errors})
+        raise Malformed("policy.schema", "; ".join(found))
+
+
 def _rule(policy: Mapping[str, Any]) -> Rule:
     annotations: Mapping[str, str | None] = policy.get("annotations", {})
     id_ = annotations.get("id") or ""
@@ -282,20 +303,6 @@ def _uses_has(node: object) -> bool:
     if isinstance(node, dict):
         return "has" in node or any(_uses_has(child) for child in node.values())
     return isinstance(node, list) and any(_uses_has(child) for child in node)
-
-
-def _check_visible(text: str) -> None:
-    for character in text:
-        if unicodedata.category(character) in ("Cc", "Cf", "Co", "Zl", "Zp") and character not in "\n\t":
-            raise Malformed("policy.text", f"U+{ord(character):04X} cannot be seen by a reviewer")
-
-
-def _check_valid(text: str, schema: cedarpy.Schema) -> None:
-    result = cedarpy.validate_policies(text, schema)
-    if not result.validation_passed or result.errors:
-        names = result.id_annotations_by_policy_id
-        found = sorted({f"{names.get(e.policy_id, e.policy_id)}: {e.error}" for e in result.errors})
-        raise Malformed("policy.schema", "; ".join(found))
 
 
 def _check_effects(operator: tuple[Rule, ...], protected: tuple[Rule, ...]) -> None:

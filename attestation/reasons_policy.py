@@ -10,8 +10,14 @@ _OPERATOR = "operator"
 _SUBMITTER = "submitter"
 
 POLICY: Rows = {
+    "policy.file": (
+        "A file of the policy directory is missing, too large, or not what its name says.",
+        "Put the file right; policies/README.md says what belongs into the directory.",
+        False,
+        _OPERATOR,
+    ),
     "policy.parse": (
-        "The policy text is not Cedar, or a file of the policy directory has no acceptable form.",
+        "The policy text is not Cedar.",
         "Run policy lint: it names file and line.",
         False,
         _OPERATOR,
