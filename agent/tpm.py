@@ -49,7 +49,6 @@ from agent.devices import AkPublic, Attested, DeviceError, DeviceTimeout, Holder
 from agent.tcti import StreamTcti, open_stream
 from agent.tpm_templates import AK, EKS, holder_template
 from attestation.cose import PublicKey
-from attestation.reader import Reader
 from attestation.tpm.attest import PcrSelection
 from attestation.tpm.clock import ClockInfo
 from attestation.tpm.structures import Codes, Public, Signature, sized
@@ -62,7 +61,7 @@ BACKOFF = 0.02
 BUSY = (TPM2_RC.RETRY, TPM2_RC.YIELDED, TPM2_RC.TESTING, TPM2_RC.NV_RATE, TPM2_RC.NV_UNAVAILABLE)
 
 
-SIGN_CODES = Codes(*["tpm.device.refused"] * 6)
+SIGN_CODES = Codes(*["tpm.device.refused"] * 5)
 
 
 class _Link:
@@ -211,8 +210,12 @@ class EsysTpm:
         return r.rjust(32, b"\0") + s.rjust(32, b"\0")
 
     def clock(self) -> ClockInfo:
-        marshalled = self._call(lambda link: bytes(link.esys.read_clock().marshal()))
-        return ClockInfo.read(Reader(marshalled[8:], "tpm.device.refused"), "tpm.device.refused")  # after UINT64 time
+        def work(link: _Link) -> ClockInfo:
+            time_info = link.esys.read_clock()
+            info = time_info.clockInfo
+            return ClockInfo(int(info.clock), int(info.resetCount), int(info.restartCount), bool(info.safe))
+
+        return self._call(work)
 
     def close(self) -> None:
         """Flush what is loaded and end the owner thread. Waits for the call in progress, at most its deadline."""

@@ -13,7 +13,11 @@ _KEY = "Use the agent's own templates; if it did, treat the host as hostile."
 _DEVICE = "Look at the host: interlock-agent doctor, journalctl -k, the TPM's firmware."
 
 _QUOTE = {
-    "tpm.quote.malformed.*": ("The TPM quote is not in the form that TPMs write.", _SAME_RELEASE, False, _DEV),
+    "tpm.attest.truncated": ("A TPM attestation is cut short.", _SAME_RELEASE, False, _DEV),
+    "tpm.attest.trailing": ("Bytes follow a TPM attestation.", _SAME_RELEASE, False, _DEV),
+    "tpm.attest.value": ("A TPM attestation has a value that no TPM writes.", _SAME_RELEASE, False, _DEV),
+    "tpm.signature.truncated": ("A TPM signature is cut short.", _SAME_RELEASE, False, _DEV),
+    "tpm.signature.trailing": ("Bytes follow a TPM signature.", _SAME_RELEASE, False, _DEV),
     "tpm.quote.magic": ("The quote was not made by a TPM.", _FORGED, False, _ADMIN),
     "tpm.quote.type": ("What was presented as a quote attests something else.", _FORGED, False, _ADMIN),
     "tpm.quote.scheme": ("The quote is signed with another scheme than its key has.", _FORGED, False, _ADMIN),
@@ -46,7 +50,8 @@ _CLOCK = {
 }
 
 _KEYS = {
-    "tpm.public.malformed.*": ("A TPM public area is not in the form that TPMs write.", _SAME_RELEASE, False, _DEV),
+    "tpm.public.truncated": ("A TPM public area is cut short.", _SAME_RELEASE, False, _DEV),
+    "tpm.public.trailing": ("Bytes follow a TPM public area.", _SAME_RELEASE, False, _DEV),
     "tpm.public.unsupported": ("A TPM key is of a kind that is not used here.", _KEY, False, _DEV),
     "tpm.hash": ("A TPM key is named by a hash that is not accepted.", _KEY, False, _DEV),
     "tpm.key.type": ("A TPM key is neither RSA nor ECC.", "Use another TPM.", False, _ADMIN),
@@ -73,7 +78,6 @@ _KEYS = {
     "tpm.holder.scheme": ("The holder key is not a P-256 signing key.", _KEY, False, _ADMIN),
     "tpm.holder.name": ("The certification is for another key than the holder key.", _FORGED, False, _ADMIN),
     "tpm.holder.hierarchy": ("The holder key is not a primary key of the TPM's owner.", _KEY, False, _ADMIN),
-    "tpm.certify.malformed.*": ("The certification of the holder key is malformed.", _SAME_RELEASE, False, _DEV),
     "tpm.certify.magic": ("The certification of the holder key was not made by a TPM.", _FORGED, False, _ADMIN),
     "tpm.certify.type": ("What should certify the holder key attests something else.", _FORGED, False, _ADMIN),
     "tpm.certify.scheme": ("The certification has another scheme than its key.", _FORGED, False, _ADMIN),

@@ -22,7 +22,7 @@ class Info(Protocol):
     TYPE: ClassVar[int]
 
     @classmethod
-    def read(cls, reader: Reader, reason: str) -> Self: ...
+    def read(cls, reader: Reader) -> Self: ...
 
     def to_bytes(self) -> bytes: ...
 
@@ -72,10 +72,10 @@ class QuoteInfo:
     pcr_digest: bytes
 
     @classmethod
-    def read(cls, reader: Reader, reason: str) -> Self:
+    def read(cls, reader: Reader) -> Self:
         count = reader.u32()
         if count > 16:
-            raise Malformed(f"{reason}.value", f"{count} PCR selections")
+            raise Malformed("tpm.attest.value", f"{count} PCR selections")
         return cls(tuple(PcrSelection.read(reader) for _ in range(count)), reader.sized16())
 
     def to_bytes(self) -> bytes:
@@ -96,7 +96,7 @@ class CertifyInfo:
     qualified_name: bytes
 
     @classmethod
-    def read(cls, reader: Reader, reason: str) -> Self:  # noqa: ARG003 - same shape as the other bodies
+    def read(cls, reader: Reader) -> Self:
         return cls(reader.sized16(), reader.sized16())
 
     def to_bytes(self) -> bytes:
@@ -116,7 +116,7 @@ class CreationInfo:
     creation_hash: bytes
 
     @classmethod
-    def read(cls, reader: Reader, reason: str) -> Self:  # noqa: ARG003 - same shape as the other bodies
+    def read(cls, reader: Reader) -> Self:
         return cls(reader.sized16(), reader.sized16())
 
     def to_bytes(self) -> bytes:
@@ -150,10 +150,10 @@ class Attest(Generic[I]):
     def from_bytes(cls, data: bytes, info: type[I], codes: Codes) -> Attest[I]:
         """Read `data` as the attestation whose body is `info`.
 
-        Raises Malformed(codes.malformed + ...), Untrusted(codes.magic) where the TPM did not make the structure, and
+        Raises Malformed("tpm.attest..."), Untrusted(codes.magic) where the TPM did not make the structure, and
         Untrusted(codes.type) where it is an attestation of something else.
         """
-        reader = Reader(data, codes.malformed)
+        reader = Reader(data, "tpm.attest")
         magic = reader.u32()
         if magic != GENERATED:
             raise Untrusted(codes.magic, f"magic is 0x{magic:08x}, not TPM_GENERATED_VALUE")
@@ -161,8 +161,8 @@ class Attest(Generic[I]):
         if kind != info.TYPE:
             raise Untrusted(codes.type, f"attestation type is 0x{kind:04x}, not 0x{info.TYPE:04x}")
         signer, extra = reader.sized16(), reader.sized16()
-        clock = ClockInfo.read(reader, codes.malformed)
-        attest = Attest(data, signer, extra, clock, reader.u64(), info.read(reader, codes.malformed))
+        clock = ClockInfo.read(reader)
+        attest = Attest(data, signer, extra, clock, reader.u64(), info.read(reader))
         reader.done()
         return attest
 

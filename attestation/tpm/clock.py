@@ -36,10 +36,10 @@ class ClockInfo:
     safe: bool
 
     @classmethod
-    def read(cls, reader: Reader, reason: str) -> Self:
+    def read(cls, reader: Reader) -> Self:
         clock, reset_count, restart_count, safe = reader.u64(), reader.u32(), reader.u32(), reader.u8()
         if safe > 1:
-            raise Malformed(f"{reason}.value", f"TPMI_YES_NO is {safe}")
+            raise Malformed("tpm.attest.value", f"TPMI_YES_NO is {safe}")
         return cls(clock, reset_count, restart_count, safe == 1)
 
     def to_bytes(self) -> bytes:

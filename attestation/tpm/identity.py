@@ -71,7 +71,6 @@ EK_SYMMETRIC = (Symmetric(ALG_AES, 128, ALG_CFB), Symmetric(ALG_AES, 256, ALG_CF
 EK_CERTIFICATE_EKU = x509.ObjectIdentifier("2.23.133.8.1")
 
 CERTIFY_CODES = Codes(
-    malformed="tpm.certify.malformed",
     magic="tpm.certify.magic",
     type="tpm.certify.type",
     scheme="tpm.certify.scheme",
@@ -231,8 +230,8 @@ def verify_ak(public: bytes) -> Ak:
 def verify_holder(public: bytes, attest: bytes, signature: bytes, *, ak: Ak) -> Holder:
     """Return the holder key `public` (TPMT_PUBLIC) that TPM2_Certify by `ak` (`attest`, `signature`) vouches for.
 
-    (1) the certification parses, is made by a TPM and is a certification  tpm.certify.malformed.*, .magic, .type
-    (2) it is signed by `ak`, with its scheme                              tpm.certify.scheme, .signature
+    (1) the certification parses, is made by a TPM and is a certification  tpm.attest.*, tpm.certify.magic, .type
+    (2) it is signed by `ak`, with its scheme                              tpm.signature.*, tpm.certify.scheme, .signature
     (3) qualifiedSigner is the Qualified Name of `ak`                      tpm.certify.signer
     (4) the public area is an unrestricted P-256 ECDSA-SHA256 signing key that was made in the TPM and cannot leave
         it                                                                 tpm.holder.attributes, .scheme, .name-alg

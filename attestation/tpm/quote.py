@@ -3,10 +3,10 @@
 `verify_quote` is the numbered list below; the comments in its body are the same list. Source: TCG TPM 2.0 Library,
 Part 2, 10.12 (structures), Part 3, 18.4 (TPM2_Quote), rev 1.59; TCG PC Client Platform TPM Profile, 4.6 (PCRs).
 
- (1) the attestation parses with nothing left over                          tpm.quote.malformed.*
+ (1) the attestation parses with nothing left over                          tpm.attest.*
  (2) its magic says that the TPM made it                                    tpm.quote.magic
  (3) it is a quote, not another attestation                                 tpm.quote.type
- (4) the signature parses; scheme and hash are those of the key             tpm.quote.scheme
+ (4) the signature parses; scheme and hash are those of the key             tpm.signature.*, tpm.quote.scheme
  (5) the signature is by the attestation key over the bytes received        tpm.quote.signature
  (6) qualifiedSigner is the Qualified Name of the attestation key           tpm.quote.signer
  (7) extraData is exactly the qualifying data (constant time)               tpm.quote.nonce
@@ -35,7 +35,6 @@ from attestation.tpm.identity import Ak
 from attestation.tpm.structures import ALG_SHA256, ALG_SHA384, Codes, Signature, digest, verify_signature
 
 CODES = Codes(
-    malformed="tpm.quote.malformed",
     magic="tpm.quote.magic",
     type="tpm.quote.type",
     scheme="tpm.quote.scheme",

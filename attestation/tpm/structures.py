@@ -50,9 +50,8 @@ def digest(alg: int, data: bytes) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Codes:
-    """The reason codes under which one kind of signed attestation is refused. `malformed` is a family."""
+    """The reason codes under which one kind of signed attestation is refused."""
 
-    malformed: str
     magic: str
     type: str
     scheme: str
@@ -82,7 +81,6 @@ ATTRIBUTE_NAMES = {
 _HASHES: dict[int, hashes.HashAlgorithm] = {ALG_SHA256: hashes.SHA256(), ALG_SHA384: hashes.SHA384()}
 _ECDSA = {alg: ec.ECDSA(algorithm) for alg, algorithm in _HASHES.items()}
 _CURVES: dict[int, ec.EllipticCurve] = {ECC_P256: ec.SECP256R1(), ECC_P384: ec.SECP384R1()}
-_MALFORMED = "tpm.public.malformed"
 RSA_BITS = (2048, 3072, 4096)
 DEFAULT_EXPONENT = 65537
 
@@ -222,8 +220,8 @@ class Public:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
-        """Raises Malformed("tpm.public.malformed...") or Untrusted("tpm.public.unsupported") for other key types."""
-        reader = Reader(data, _MALFORMED)
+        """Raises Malformed("tpm.public...") or Untrusted("tpm.public.unsupported") for other key types."""
+        reader = Reader(data, "tpm.public")
         kind, name_alg, attributes, policy = reader.u16(), reader.u16(), reader.u32(), reader.sized16()
         parameters: EccParameters | RsaParameters
         if kind == ALG_ECC:
@@ -318,8 +316,8 @@ class Signature:
 
     @classmethod
     def from_bytes(cls, data: bytes, codes: Codes) -> Self:
-        """Raises Malformed(codes.malformed + ...) or, for any other scheme, Untrusted(codes.scheme)."""
-        reader = Reader(data, codes.malformed)
+        """Raises Malformed("tpm.signature...") or, for any other scheme, Untrusted(codes.scheme)."""
+        reader = Reader(data, "tpm.signature")
         scheme = reader.u16()
         if scheme not in (ALG_ECDSA, ALG_RSASSA):
             raise Untrusted(codes.scheme, f"signature scheme 0x{scheme:04x} is not accepted")
