@@ -28,13 +28,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from attestation import claims as ear
+from attestation.challenge import Challenge
 from attestation.claims import Appraisal, Check, Claims, VerifierId
 from attestation.cose import verify_sign1
 from attestation.errors import InterlockError, Malformed, Untrusted
 from attestation.evidence import HOST, MAX_SIZE, TPM, TPM_TYPE, TYP, Evidence, TpmRecord, qualifying_data
 from attestation.intent import Intent
 from attestation.node import NodeRecord
-from attestation.challenge import Challenge
 from attestation.reference import Approval, Baseline, ReferenceSet
 from attestation.tpm.clock import ClockInfo, check_clock, check_firmware
 from attestation.tpm.identity import verify_ak, verify_holder
@@ -195,7 +195,7 @@ def _baseline(bench: _Bench) -> None:
     if not isinstance(found, Baseline):
         if not found:
             raise Untrusted("ref.none", f"pool {subject.node.pool!r} has no baseline in this bank")
-        raise Untrusted("tpm.pcr.mismatch", "; ".join(str(m) for m in found))
+        raise Untrusted("tpm.pcr.mismatch", "; ".join(m.text for m in found))
     _usable(found, "baseline", bench)
 
 

@@ -29,7 +29,7 @@ IND_EVIDENCE = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Cmw(Wire):
+class Cmw:
     """One CMW record: ``[type, value, ind]`` (RFC 9999, section 3.1)."""
 
     MAX_VALUE: ClassVar[int] = 2 << 20

@@ -24,7 +24,7 @@ class ClockRecord(Wire):
 
 @wire
 class NodeRecord(Wire):
-    """One enrolled host. Publics are TPMT_PUBLIC bytes; ``ek_digest`` is SHA-256 of the EK public; times Unix seconds."""
+    """One enrolled host. Publics are TPMT_PUBLIC, ``ek_digest`` SHA-256 of the EK as SubjectPublicKeyInfo."""
 
     name: str = label(1, most=128)
     pool: str = label(2, most=128)

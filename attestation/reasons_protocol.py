@@ -22,7 +22,12 @@ WIRE = {
 INTENT = {
     "intent.empty": ("The request names no job or no command.", "Give a job name and a command.", False, _SUBMITTER),
     "intent.gpus": ("The GPU mode is not known.", "Use none, spt, mpt or ppcie.", False, _SUBMITTER),
-    "submitter.state": ("The submitter's record has no known state.", "Register the submitter again.", False, _OPERATOR),
+    "submitter.state": (
+        "The submitter's record has no known state.",
+        "Register the submitter again.",
+        False,
+        _OPERATOR,
+    ),
     "challenge.empty": ("The challenge asks for no PCR.", "Name at least one PCR in settings.toml.", False, _OPERATOR),
 }
 
@@ -106,7 +111,12 @@ GRANT = {
         False,
         _OPERATOR,
     ),
-    "grant.replayed": ("The grant was used before on this host.", "Ask for a new one: a grant starts one run.", True, _SUBMITTER),
+    "grant.replayed": (
+        "The grant was used before on this host.",
+        "Ask for a new one: a grant starts one run.",
+        True,
+        _SUBMITTER,
+    ),
     "lease.grant": ("The lease belongs to another grant.", _AGAIN, True, _OPERATOR),
     "lease.sequence": ("The lease is not the next one of its grant.", _AGAIN, True, _OPERATOR),
     "lease.chain": ("The lease does not follow the one that is held.", _AGAIN, True, _OPERATOR),

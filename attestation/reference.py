@@ -93,7 +93,9 @@ class Mismatch:
     expected: tuple[bytes, ...]
     seen: bytes
 
-    def __str__(self) -> str:
+    @property
+    def text(self) -> str:
+        """The difference in one line."""
         wanted = " or ".join(d.hex() for d in self.expected) or "no value"
         return f"PCR {self.index}: expected {wanted} (baseline {self.baseline}), seen {self.seen.hex()}"
 

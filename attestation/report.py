@@ -44,7 +44,7 @@ class Output(Wire):
 
 @wire
 class Report(Wire):
-    """The end of one grant. Times in Unix seconds; ``exit_code`` as a shell sees it; ``leases`` is how many were held."""
+    """The end of one grant. Times in Unix seconds; ``exit_code`` as a shell sees it; ``leases`` were held."""
 
     MAX_SIZE = MAX_SIZE
 

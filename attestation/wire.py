@@ -12,6 +12,7 @@ the writer from them, so that no format has a hand-written parser and all refuse
 Encoding: RFC 8949 section 4.2.1. Labels: docs/formats.md.
 """
 
+import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
 from types import NoneType, UnionType
@@ -38,7 +39,7 @@ class Bounds:
     ordered: bool = False
 
 
-def label(  # noqa: PLR0913 - one keyword per bound, all optional
+def label(
     number: int,
     *,
     default: Any = MISSING,
@@ -139,7 +140,7 @@ def _tuple(tp: Any, bounds: Bounds) -> _Codec:
         if len(value) > bounds.most:
             raise Malformed("wire.size", f"{where}: {len(value)} members, at most {bounds.most}")
         items = tuple([member.read(item, where) for item in value])
-        if bounds.ordered and any(a >= b for a, b in zip(items, items[1:], strict=False)):
+        if bounds.ordered and any(a >= b for a, b in itertools.pairwise(items)):
             raise Malformed("wire.order", f"{where}: members must be ascending, without repetition")
         return items
 
@@ -164,8 +165,8 @@ def _mapping(tp: Any, bounds: Bounds) -> _Codec:
     return _Codec(write, read)
 
 
-def _nested(cls: "type[Wire]") -> _Codec:
-    return _Codec(lambda value: value.to_value(), lambda value, where: cls.from_value(value, where))
+def _nested(cls: Any) -> _Codec:
+    return _Codec(lambda value: value.to_value(), cls.from_value)
 
 
 _SCALARS: dict[Any, Callable[[Bounds], _Codec]] = {
@@ -184,7 +185,7 @@ def _codec(tp: Any, bounds: Bounds) -> _Codec:
         return _tuple(tp, bounds)
     if origin is Mapping:
         return _mapping(tp, bounds)
-    if isinstance(tp, type) and issubclass(tp, Wire):
+    if hasattr(tp, "from_value"):
         return _nested(tp)
     raise TypeError(f"no wire encoding for {tp!r}")
 
@@ -197,13 +198,18 @@ def _optional(tp: Any) -> tuple[Any, bool]:
 
 
 class Wire:
-    """Base of every wire object; see the module's rules. ``MAX_SIZE`` is checked before anything is parsed."""
+    """Base of every wire object; see the module's rules. ``MAX_SIZE`` is checked before anything is parsed.
+
+    A class may have a method ``check()``: rules that join several fields. It raises ``Malformed`` and is called after
+    every read.
+    """
 
     __slots__ = ()
 
     MAX_SIZE: ClassVar[int] = 65536
     _members: ClassVar[tuple[_Member, ...]] = ()
     _by_label: ClassVar[dict[int, _Member]] = {}
+    _check: ClassVar[Callable[[Any], None] | None] = None
 
     def to_value(self) -> dict[int, Any]:
         """The object as a CBOR map: labels to values."""
@@ -236,16 +242,14 @@ class Wire:
                     raise Malformed("wire.missing", f"{member.where} is missing")
                 known[member.name] = None
         made = cls(**known)
-        made.check()
+        if cls._check is not None:
+            cls._check(made)
         return made
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
         """Read the one encoding of this object. Raises ``Malformed``."""
         return cls.from_value(cbor.decode(data, max_size=cls.MAX_SIZE))
-
-    def check(self) -> None:
-        """Rules that join several fields; raises ``Malformed``. Called after every read."""
 
     @classmethod
     def layout(cls) -> list[tuple[int, str, Any, Bounds, bool]]:
@@ -269,8 +273,9 @@ def wire(cls: type[T]) -> type[T]:
         tp, optional = _optional(hints[f.name])
         codec = _codec(tp, f.metadata["bounds"])
         members.append(_Member(f.name, f.metadata["label"], codec, optional, f"{made.__name__}.{f.name}"))
-    made._members = tuple(members)
-    made._by_label = {m.label: m for m in members}
-    if len(made._by_label) != len(members):
+    by_label = {m.label: m for m in members}
+    if len(by_label) != len(members):
         raise TypeError(f"{made.__name__}: two fields have the same label")
+    made._members, made._by_label = tuple(members), by_label  # noqa: SLF001 - the decorator makes the class
+    made._check = getattr(made, "check", None)  # noqa: SLF001
     return made

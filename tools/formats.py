@@ -11,23 +11,37 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
-from attestation import challenge, claims, enrol, evidence, grant, intent, lease, log, node, reference, report
+from attestation import (
+    api,
+    challenge,
+    claims,
+    enrol,
+    evidence,
+    grant,
+    intent,
+    lease,
+    log,
+    node,
+    problem,
+    reference,
+    report,
+)
 from attestation.wire import Bounds, Wire
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "formats.md"
 BEGIN, END = "<!-- cddl: written by tools/formats.py -->\n", "<!-- end of cddl -->\n"
-MODULES = (intent, challenge, evidence, claims, reference, node, grant, lease, report, log, enrol)
+MODULES = (intent, challenge, evidence, claims, reference, node, grant, lease, report, log, enrol, api, problem)
 _INT_MAX = 2**63 - 1
 
 
 def classes() -> list[type[Wire]]:
     """Every wire class of the protocol, in the order of :data:`MODULES` and of their definition."""
-    found: list[type[Wire]] = []
-    for module in MODULES:
-        for cls in vars(module).values():
-            if isinstance(cls, type) and issubclass(cls, Wire) and cls.__module__ == module.__name__ and cls._members:
-                found.append(cls)
-    return found
+    return [
+        cls
+        for module in MODULES
+        for cls in vars(module).values()
+        if isinstance(cls, type) and issubclass(cls, Wire) and cls.__module__ == module.__name__ and cls.layout()
+    ]
 
 
 def _name(cls: type) -> str:
@@ -88,7 +102,7 @@ def main() -> int:
     old = DOCUMENT.read_text(encoding="utf-8")
     new = document(old)
     if check and new != old:
-        print("docs/formats.md is out of date: run python -m tools.formats")  # noqa: T201 - a command's output
+        print("docs/formats.md is out of date: run python -m tools.formats")
         return 1
     DOCUMENT.write_text(new, encoding="utf-8")
     return 0

@@ -9,8 +9,8 @@ from attestation.challenge import Challenge
 from attestation.claims import Appraisal, Check, Claims, VerifierId
 from attestation.cose import ES256, SoftwareSigner
 from attestation.enrol import (
-    Enrolled,
     EnrolChallenge,
+    Enrolled,
     EnrolProof,
     EnrolRequest,
     EnrolToken,

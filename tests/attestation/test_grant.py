@@ -37,9 +37,7 @@ def _receipt(record: bytes, signer: SoftwareSigner = LOG) -> bytes:
     return make_receipt(signer, root=node_hash(SIBLING, leaf), size=2, index=1, path=[SIBLING])
 
 
-ASKED = Asked(
-    issuer=GRANT.issuer, node=NODE.name, intent=INTENT, holder=HOLDER.public, nonce=GRANT.nonce, elapsed=0.5
-)
+ASKED = Asked(issuer=GRANT.issuer, node=NODE.name, intent=INTENT, holder=HOLDER.public, nonce=GRANT.nonce, elapsed=0.5)
 
 
 class Answer:
@@ -130,9 +128,7 @@ def test_refuses_a_grant_whose_receipts_are_no_list() -> None:
     answer = Answer()
     token = sign1(VERIFIER, typ=TYP, payload=answer.grant.to_bytes(), unprotected={RECEIPTS: answer.receipts[0]})
     with pytest.raises(InterlockError, match=r"grant\.receipt"):
-        verify_grant(
-            token, answer.record, asked=ASKED, key=VERIFIER.public, log_key=LOG.public, burned=frozenset()
-        )
+        verify_grant(token, answer.record, asked=ASKED, key=VERIFIER.public, log_key=LOG.public, burned=frozenset())
 
 
 def test_refuses_a_receipt_of_another_log() -> None:
