@@ -96,14 +96,21 @@ def guards_off(tree: ast.Module) -> Iterator[Found]:
 def operands_off(tree: ast.Module) -> Iterator[Found]:
     """One operand less in a guard's condition, or in an ``and``/``or`` that a function returns."""
     tests = [node.test for node in _guards(tree)]
-    returned = [node.value for node in ast.walk(tree) if isinstance(node, ast.Return) and node.value]
-    for root in tests + returned:
+    for root in tests + list(_returned_conditions(tree)):
         for node in ast.walk(root):
             if isinstance(node, ast.BoolOp):
                 for index, operand in enumerate(node.values):
                     values: list[ast.expr] = list(node.values)
                     values[index] = ast.copy_location(ast.Constant(value=isinstance(node.op, ast.And)), operand)
                     yield operand, f"{ast.unparse(operand)} in {ast.unparse(root)}", _set(node, "values", values)
+
+
+def _returned_conditions(tree: ast.Module) -> Iterator[ast.expr]:
+    """What a function returns, where it is a condition and not ``value or default``."""
+    for node in ast.walk(tree):
+        value = node.value if isinstance(node, ast.Return) else None
+        if isinstance(value, ast.BoolOp) and not isinstance(value.values[-1], ast.Constant):
+            yield value
 
 
 def _calls(tree: ast.Module, *, verifying: bool) -> Iterator[Found]:

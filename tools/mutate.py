@@ -86,7 +86,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("paths", nargs="*", type=Path, help="modules to break; all of attestation/ without one")
     parser.add_argument("--checks", action="store_true", help="only what refuses: guards, conditions, verifying calls")
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
-    parser.add_argument("--tests", default="tests/attestation", help="the tests that must notice")
+    parser.add_argument("--tests", nargs="+", default=["tests/attestation"], help="the tests that must notice")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes at a time")
     return parser.parse_args(arguments)
 
@@ -120,7 +120,7 @@ class _Contexts:
         return (yield)
 
 
-def _who_reaches_what(tests: str) -> Lines:
+def _who_reaches_what(tests: Sequence[str]) -> Lines:
     """Run the tests once, unbroken, in a child; raises SystemExit when they fail even so."""
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "data"
@@ -128,12 +128,12 @@ def _who_reaches_what(tests: str) -> Lines:
         if child == 0:
             measure = Coverage(data_file=str(data), branch=False, source_pkgs=["attestation"], config_file=False)
             measure.start()
-            status = _silently([*PYTEST, tests], plugins=[_Contexts(measure)])
+            status = _silently([*PYTEST, *tests], plugins=[_Contexts(measure)])
             measure.stop()
             measure.save()
             os._exit(status)
         if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) != 0:
-            raise SystemExit(f"./dev mutate: {tests} fails without any mutation; see ./dev test {tests}")
+            raise SystemExit(f"./dev mutate: these fail without any mutation: ./dev test {' '.join(tests)}")
         read = CoverageData(str(data))
         read.read()
         return {
