@@ -132,8 +132,7 @@ def decide(facts: Facts, policy: Policy) -> Decision:
     """Decide on ``facts`` under ``policy`` by the module's numbered rules. Never raises, whatever the facts say."""
     refusals = _refusals(facts, policy)
     if refusals:
-        denial = DRAIN if refusals <= _DRAINS else HARD
-        return _decision(policy, tuple(sorted(refusals)), (), denial)
+        return _decision(policy, tuple(sorted(refusals)), (), HARD if refusals - _DRAINS else DRAIN)
     principal = Principal(facts.submitter, facts.submitter_tenant, facts.roles)
     resource = Resource(facts.node, facts.pool)
     verdict = policy.evaluate(principal, resource, context_of(facts), action=facts.action)  # (8)

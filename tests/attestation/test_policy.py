@@ -189,6 +189,55 @@ def test_digest_covers_everything(other: PolicyBundle) -> None:
     assert Policy(other).digest != Policy(bundle()).digest
 
 
+def test_labels_are_for_ever() -> None:
+    assert [row[:2] for row in Settings.layout()] == [
+        (1, "lease_seconds"),
+        (2, "hold_seconds"),
+        (3, "bank"),
+        (4, "pcrs"),
+        (5, "checks"),
+    ]
+    assert [row[:2] for row in PolicyBundle.layout()] == [
+        (1, "operator"),
+        (2, "protected"),
+        (3, "schema"),
+        (4, "settings"),
+        (5, "protected_pin"),
+    ]
+
+
+FULL: dict[str, dict[str, int]] = {
+    "operator": {"operator": 1 << 18},
+    "protected": {"protected": 1 << 18},
+    "schema": {"schema": 1 << 16},
+    "all": {"operator": 1 << 18, "protected": 1 << 18, "schema": 1 << 16},
+}
+
+
+@pytest.mark.parametrize("name", FULL)
+def test_texts_may_be_so_long_and_no_longer(name: str) -> None:
+    texts: dict[str, Any] = {field: " " * size for field, size in FULL[name].items()}
+    full = replace(bundle(), **texts)
+    assert PolicyBundle.from_bytes(full.to_bytes()) == full
+    for field, size in FULL[name].items():
+        over: Any = {field: " " * (size + 1)}
+        with pytest.raises(Malformed) as caught:
+            PolicyBundle.from_bytes(replace(full, **over).to_bytes())
+        assert caught.value.reason == "wire.size"
+
+
+@pytest.mark.parametrize(
+    "changes", [{"lease_seconds": 10}, {"lease_seconds": 300}, {"hold_seconds": 86_400}, {"hold_seconds": 0}]
+)
+def test_durations_within_bounds(changes: dict[str, Any]) -> None:
+    made = bundle(**changes)
+    assert Policy(made).bundle == made
+
+
+def test_all_pcrs_may_be_asked_for() -> None:
+    assert Policy(bundle(pcrs=tuple(range(24)))).settings.pcrs == tuple(range(24))
+
+
 def test_settings_split_checks() -> None:
     mixed = replace(SETTINGS, checks={**SETTINGS.checks, "ima": "required", "event-log": "required"})
     assert mixed.required == ("event-log", "ima")
