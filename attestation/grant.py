@@ -1,8 +1,8 @@
 """Grant: exactly what is permitted, signed by the verifier after the decision is durable in the log.
 
-A COSE_Sign1 of type ``application/interlock-grant+cose`` with CWT claims; the log's receipt for the decision's record
-is in its unprotected header. The record names the SHA-256 of the grant's payload, so a grant that was never logged has no
-receipt that fits. Labels: docs/formats.md, "Grant".
+A COSE_Sign1 of type ``application/interlock-grant+cose`` with CWT claims; the log's receipt for the decision's
+record is in its unprotected header. The record names the SHA-256 of the grant's payload, so a grant that was never
+logged has no receipt that fits. Labels: docs/formats.md, "Grant".
 
 The agent judges no evidence. It checks that the grant is the answer to *its* question (:func:`verify_grant`).
 """

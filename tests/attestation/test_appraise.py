@@ -150,7 +150,7 @@ REFUSED: dict[str, tuple[Spoil, str, str]] = {
     "signed by another key": (lambda w: w.evidence(signer=HOLDER), "evidence.envelope", "cose.kid"),
     "not a token": (lambda _: b"\xff", "evidence.envelope", "cbor.syntax"),
     "cut short": (lambda w: w.evidence()[:-1], "evidence.envelope", "cbor.syntax"),
-    "an enrolled key that is none": (_node(holder_public=b"\0"), "evidence.envelope", "tpm.public.malformed.truncated"),
+    "an enrolled key that is none": (_node(holder_public=b"\0"), "evidence.envelope", "tpm.public.truncated"),
     "another challenge": (lambda w: w.evidence(nonce=bytes(32)), "evidence.nonce", "evidence.nonce"),
     "another intent": (lambda w: w.evidence(intent=digest("other")), "evidence.intent", "evidence.intent"),
     "a grant where none is renewed": (lambda w: w.evidence(grant=ID), "evidence.grant", "evidence.grant"),
@@ -165,7 +165,7 @@ REFUSED: dict[str, tuple[Spoil, str, str]] = {
     "a record of unknown kind": (_with_records(tee=Cmw("tee", b"")), "evidence.records", "evidence.unknown-record"),
     "a holder key that was not enrolled": (_another_holder, "tpm.holder", "tpm.holder.unknown"),
     "a certification by another TPM": (_certified_elsewhere, "tpm.holder", "tpm.certify.signature"),
-    "an AK that is none": (_node(ak_public=b"\0"), "tpm.holder", "tpm.public.malformed.truncated"),
+    "an AK that is none": (_node(ak_public=b"\0"), "tpm.holder", "tpm.public.truncated"),
     "another bank": (_other_bank, "tpm.quote", "tpm.pcr.bank"),
     "values that were not quoted": (
         lambda w: w.evidence(w.record(pcrs={**w.record().pcrs, 4: digest("x")})),
