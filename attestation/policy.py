@@ -231,7 +231,7 @@ def read_rules(text: str) -> tuple[Rule, ...]:
     ``policy.annotation``, ``policy.reason``).
     """
     parsed: dict[str, Any] = json.loads(_parse("policy.parse", cedarpy.policies_to_json_str, text))
-    if parsed["templates"] or parsed["templateLinks"]:
+    if parsed["templates"]:
         raise Malformed("policy.template", "a policy has a ?principal or ?resource slot")
     return tuple(_rule(policy) for _, policy in sorted(parsed["staticPolicies"].items()))
 
@@ -251,7 +251,7 @@ def check_visible(text: str) -> None:
 def check_valid(text: str, schema: cedarpy.Schema) -> None:
     """Raise ``Malformed("policy.schema")``, naming the policies, where ``text`` is not valid under ``schema``."""
     result = cedarpy.validate_policies(text, schema)
-    if not result.validation_passed or result.errors:
+    if not result.validation_passed:
         names = result.id_annotations_by_policy_id
         found = sorted({f"{names.get(e.policy_id, e.policy_id)}: {e.error}" for e in result.errors})
         raise Malformed("policy.schema", "; ".join(found))

@@ -5,12 +5,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import cedarpy
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attestation.errors import InterlockError, Malformed, Untrusted
-from attestation.policy import CHECKS, Policy, PolicyBundle, Principal, Resource, Settings, read_rules
+from attestation.policy import BANKS, CHECKS, Policy, PolicyBundle, Principal, Resource, Settings, read_rules
 
 SCHEMA = """
 entity Submitter = { tenant: String, roles: Set<String> };
@@ -155,7 +156,7 @@ def test_refuses_to_compile(name: str) -> None:
 
 
 def test_refuses_a_family_without_a_registered_reason(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("attestation.policy.FAMILIES", ("nowhere.",))
+    monkeypatch.setattr("attestation.policy.FAMILIES", ("nowhere.", "trust."))
     with pytest.raises(Malformed) as caught:
         Policy(bundle(annotated('@id("a") @reason("nowhere.x") @fix("Ask.")')))
     assert caught.value.reason == "policy.reason"
@@ -232,6 +233,19 @@ def test_texts_may_be_so_long_and_no_longer(name: str) -> None:
 def test_durations_within_bounds(changes: dict[str, Any]) -> None:
     made = bundle(**changes)
     assert Policy(made).bundle == made
+
+
+@pytest.mark.parametrize(("name", "number"), [("sha256", 0x000B), ("sha384", 0x000C)])
+def test_banks_have_their_tpm_alg_id(name: str, number: int) -> None:
+    assert BANKS[name] == number
+    assert Policy(bundle(bank=number)).settings.bank == number
+
+
+@pytest.mark.parametrize(("size", "reason"), [(2**20, "cbor.not-deterministic"), (2**20 + 1, "cbor.size")])
+def test_a_bundle_is_at_most_a_mebibyte(size: int, reason: str) -> None:
+    with pytest.raises(Malformed) as caught:
+        PolicyBundle.from_bytes(bytes(size))
+    assert caught.value.reason == reason
 
 
 def test_all_pcrs_may_be_asked_for() -> None:
@@ -343,6 +357,16 @@ def test_a_request_that_does_not_fit_is_denied(name: str) -> None:
     )
     assert (verdict.allow, verdict.determining, verdict.reasons) == (False, (), ("policy.error",))
     assert verdict.errors
+
+
+@pytest.mark.parametrize("decision", ["NoDecision", "Allow", "Deny"])
+@pytest.mark.parametrize("errors", [[], ["engine trouble"]])
+def test_no_decision_is_an_error_even_without_a_complaint(decision: str, errors: list[str]) -> None:
+    answer = cedarpy.AuthzResult({"decision": decision, "diagnostics": {"errors": errors}})
+    verdict = Policy(bundle())._verdict(answer)
+    failed = decision == "NoDecision" or bool(errors)
+    assert (verdict.reasons == ("policy.error",)) == failed
+    assert verdict.allow == (decision == "Allow" and not failed)
 
 
 def test_a_schema_that_knows_other_entities_denies() -> None:
