@@ -1,0 +1,67 @@
+"""Authorize: may this person run this code on this machine now? Read this and ``agent/run.py``, and you know Interlock.
+
+1. Intent and evidence are read strictly, and not believed yet.
+2. The challenge that the evidence answers tells the node, the intent's header tells the submitter.
+3. Both signatures, the quote, the host's state and the policy are judged (:mod:`verifier.judge`): a pure function.
+4. One unit, all or nothing: the challenge and the intent are used up, all inputs are archived, and the decision is in
+   the log, durable. What the judgement relied on must still be so at that moment, else it is made again.
+5. Only then, and only for an allow, are grant and first lease signed, each with the receipt of its record.
+
+A denial takes the same way: it burns the challenge and is in the log before it is answered (:mod:`verifier.deny`).
+Whatever goes wrong on our side before (5) leaves nothing signed.
+"""
+
+from attestation.api import AuthorizationRequest
+from attestation.evidence import read_evidence
+from attestation.grant import Authorization, sign_grant
+from attestation.intent import read_intent
+from attestation.lease import sign_lease
+from attestation.problem import Denial
+from verifier.deny import deny, reconsider
+from verifier.issue import grant_unit, make_grant, make_lease
+from verifier.judge import Case, Judgement, judge
+from verifier.state import Verifier
+
+
+async def authorize(verifier: Verifier, asked: AuthorizationRequest) -> Authorization | Denial:
+    """Decide on one request. Raises ``Malformed`` or ``Untrusted`` where it names no node, ``Unwell`` where we fail."""
+    intent, header = read_intent(asked.intent)  # (1)
+    evidence, _ = read_evidence(asked.evidence)
+    cti = verifier.entropy(16)
+
+    def look() -> Judgement:
+        challenge, node = verifier.asked(evidence.nonce)  # (2)
+        at = verifier.clock.now()
+        case = Case(
+            action="run",
+            at=at,
+            challenge=challenge,
+            node=node,
+            intent=intent,
+            intent_token=asked.intent,
+            kid=header.kid,
+            submitter=verifier.submitter(header.kid),
+            evidence=evidence,
+            evidence_token=asked.evidence,
+            usage=verifier.usage(header.kid, intent.tenant, node.name, at=at),
+            force=verifier.in_force(),
+        )
+        return judge(case, verifier.id)  # (3)
+
+    return await reconsider(look, lambda judged: settle(verifier, judged, cti))
+
+
+async def settle(verifier: Verifier, judged: Judgement, cti: bytes) -> Authorization | Denial:
+    """Make a judgement durable, then sign what it permits. Raises ``Conflict`` where it does not hold any more."""
+    if not judged.decision.allow:
+        return await deny(verifier, judged, cti)
+    grant, lease = make_grant(judged, verifier.settings.issuer, cti), make_lease(judged.case, cti)
+    with verifier.reserving(cti, judged.case.job):
+        decided, leased = await verifier.commit(grant_unit(judged, grant, lease))  # (4)
+    verifier.close_challenge(judged.case.challenge.nonce)
+    verifier.metrics.allowed("run")
+    return Authorization(  # (5)
+        grant=sign_grant(grant, verifier.keys.grant, (decided.receipt,)),
+        record=decided.record,
+        lease=sign_lease(lease, verifier.keys.grant, (leased.receipt,)),
+    )

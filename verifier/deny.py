@@ -1,0 +1,45 @@
+"""Denials, and judging again: what authorize and renew have in common.
+
+A denial is a normal outcome. It uses up the challenge, its inputs are archived, its record is durable before it is
+answered, and the answer explains every reason.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from attestation.problem import Denial
+from verifier.issue import denial_unit
+from verifier.judge import Judgement
+from verifier.state import Unwell, Verifier
+from verifier.store import Conflict
+
+ATTEMPTS = 8
+
+CHANGED = frozenset({"version.changed", "node.changed", "submitter.changed", "usage.changed", "grant.conflict"})
+"""Conflicts that say: this was judged on what is no longer so."""
+
+T = TypeVar("T")
+
+
+async def reconsider(look: Callable[[], Judgement], settle: Callable[[Judgement], Awaitable[T]]) -> T:
+    """Judge and settle; where the store has moved on meanwhile, judge again; where a condition is broken, deny.
+
+    Raises ``Unwell("verifier.busy")`` where the store does not stand still for :data:`ATTEMPTS` attempts.
+    """
+    judged = look()
+    for _ in range(ATTEMPTS):
+        try:
+            return await settle(judged)
+        except Conflict as conflict:
+            changed = conflict.reason in CHANGED
+            judged = look() if changed else judged.refuse(conflict.reason, conflict.detail)
+    raise Unwell("verifier.busy", f"the facts changed {ATTEMPTS} times while they were judged")
+
+
+async def deny(verifier: Verifier, judged: Judgement, cti: bytes) -> Denial:
+    """Record a denial and explain it. Raises ``Conflict`` where its challenge was used up meanwhile."""
+    refusals = judged.refusals
+    (logged,) = await verifier.commit(denial_unit(judged, cti))
+    verifier.close_challenge(judged.case.challenge.nonce)
+    verifier.metrics.denied(judged.case.action, judged.decision.reasons)
+    return Denial(record=logged.record, receipt=logged.receipt, klass=judged.decision.denial, reasons=refusals)

@@ -1,0 +1,207 @@
+"""Judging one request: everything it is judged on is a :class:`Case`, what came out is a :class:`Judgement`.
+
+1. The intent is signed by the submitter whose key it names. (An unknown submitter is a reason to deny, not an error:
+   nothing is asked of the signature then, because there is no key to ask.)
+2. The evidence is appraised (:func:`attestation.appraise.appraise`).
+3. The facts are decided on (:func:`attestation.decision.decide`).
+
+A judgement changes nothing. It can archive itself: the bytes of all its inputs, named as the log's records name them,
+so that an auditor makes the same judgement again.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from attestation.appraise import Subject, appraise
+from attestation.challenge import Challenge
+from attestation.claims import PASS, Claims, VerifierId
+from attestation.decision import DRAIN, HARD, Decision, Facts, Usage, decide, facts_from
+from attestation.errors import InterlockError
+from attestation.evidence import Evidence
+from attestation.intent import Intent, verify_intent
+from attestation.keys import PublicKey
+from attestation.node import ClockRecord, NodeRecord, Submitter
+from attestation.problem import Refusal
+from attestation.tpm.structures import Public
+from verifier.changes import (
+    Change,
+    ExpectActive,
+    ExpectNode,
+    ExpectSubmitter,
+    ExpectUsage,
+    RedeemChallenge,
+    TouchClock,
+)
+from verifier.state import ACCOUNTING_SECONDS, InForce, Reserved, digests_of
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One request and all that it is judged on; ``grant`` is the one that is to be renewed, at ``at`` Unix seconds."""
+
+    action: str
+    at: int
+    challenge: Challenge
+    node: NodeRecord
+    intent: Intent
+    intent_token: bytes
+    kid: bytes
+    submitter: Submitter | None
+    evidence: Evidence
+    evidence_token: bytes
+    usage: Usage
+    force: InForce
+    grant: bytes | None = None
+
+    @property
+    def holder(self) -> PublicKey:
+        """The node's holder key."""
+        return Public.from_bytes(self.node.holder_public).key
+
+    @property
+    def job(self) -> Reserved:
+        """Whose job it would be."""
+        return Reserved(self.kid, self.intent.tenant, self.node.name)
+
+    @property
+    def expected(self) -> tuple[Change, ...]:
+        """That everything an allow of this case relied on is still so when it becomes durable."""
+        node, submitter, force = self.node, self.submitter, self.force
+        since = self.at - ACCOUNTING_SECONDS
+        return (
+            ExpectActive("policy", force.policy.digest),
+            ExpectActive("references", force.references.digest),
+            ExpectNode(node.name, node.state, self.holder.thumbprint),
+            *(() if submitter is None else (ExpectSubmitter(self.kid, submitter.to_bytes()),)),
+            *(
+                ()
+                if self.grant is not None
+                else (ExpectUsage(self.kid, self.intent.tenant, node.name, None, since, self.usage),)
+            ),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What came out of a case. ``details`` says what was seen, by reason code; ``burns`` that the challenge is used."""
+
+    case: Case
+    decision: Decision
+    claims: Claims | None = None
+    facts: Facts | None = None
+    details: Mapping[str, str] = field(default_factory=dict)
+    burns: bool = True
+
+    @property
+    def proven(self) -> bool:
+        """Whether the evidence is certainly the node's own and new: signed by its holder key, for this challenge."""
+        return self._passed("evidence.envelope") and self._passed("evidence.nonce")
+
+    @property
+    def stops(self) -> bool:
+        """Whether this denial of a renewal is final: the host itself proved that something is wrong with it."""
+        ended = any(reason.startswith("grant.") for reason in self.decision.reasons)
+        return self.proven and self.decision.denial == HARD and not ended
+
+    @property
+    def appraised(self) -> Claims:
+        """The claims of a case that was appraised, as every allow was; ``ValueError`` for one that was not."""
+        if self.claims is None:
+            raise ValueError("the evidence of this case was not appraised")
+        return self.claims
+
+    @property
+    def uses(self) -> tuple[Change, ...]:
+        """What is used up whatever came out: the challenge, and the moment that the TPM's counters have reached."""
+        case = self.case
+        uses: list[Change] = []
+        if self.burns:
+            uses.append(RedeemChallenge(case.challenge.nonce, case.node.name, case.at))
+        if self.claims is not None and self._passed("tpm.clock") and "node.clock" not in self.decision.reasons:
+            facts = self.claims.submods["tpm"].facts
+            now = (int(facts[name]) for name in ("clock", "resets", "restarts"))
+            clock, resets, restarts = now
+            reached = ClockRecord(clock=clock, resets=resets, restarts=restarts, safe=facts["safe"] == "true")
+            uses.append(TouchClock(case.node.name, reached))
+        return tuple(uses)
+
+    def _passed(self, name: str) -> bool:
+        checks = () if self.claims is None else self.claims.submods["tpm"].checks
+        return any(check.name == name and check.outcome == PASS for check in checks)
+
+    def refuse(self, reason: str, detail: str = "", *, klass: str = HARD) -> "Judgement":
+        """This judgement as a denial for one more reason; ``klass`` counts unless it is hard already."""
+        known = self.decision
+        decision = replace(
+            known,
+            allow=False,
+            reasons=tuple(sorted({*known.reasons, reason})),
+            determining=known.determining if not known.allow else (),
+            denial=HARD if HARD in (klass, known.denial) else DRAIN,
+        )
+        used = reason.startswith("challenge.")
+        details = {**self.details, reason: detail}
+        return replace(self, decision=decision, details=details, burns=self.burns and not used)
+
+    @property
+    def refusals(self) -> tuple[Refusal, ...]:
+        """Every reason of a denial explained: the operator's own advice where a policy decided."""
+        advice = self.case.force.policy.advice(self.decision.reasons, self.decision.determining)
+        return tuple(Refusal.of(code, detail=self.details.get(code, ""), fix=fix) for code, fix in advice)
+
+    def archive(self) -> dict[str, bytes]:
+        """The inputs of this judgement by the names that records use, without policy and reference values."""
+        case = self.case
+        blobs = {
+            "intent": case.intent_token,
+            "evidence": case.evidence_token,
+            "node": case.node.to_bytes(),
+            "submitter": None if case.submitter is None else case.submitter.to_bytes(),
+            "claims": None if self.claims is None else self.claims.to_bytes(),
+            "context": None if self.facts is None else self.facts.to_bytes(),
+        }
+        return {name: data for name, data in blobs.items() if data is not None}
+
+    def digests(self, archive: Mapping[str, bytes]) -> dict[str, bytes]:
+        """What a record of this judgement names: the archive, policy and reference values."""
+        force = self.case.force
+        return {**digests_of(archive), "policy": force.policy.digest, "references": force.references.digest}
+
+
+def judge(case: Case, verifier: VerifierId) -> Judgement:
+    """Judge ``case`` by the numbered steps of this module. Pure; never raises for what was sent."""
+    # (1)
+    try:
+        if case.submitter is not None:
+            verify_intent(case.intent_token, PublicKey.from_spki(case.submitter.spki))
+    except InterlockError as error:
+        return Judgement(case, _no_decision(case)).refuse(error.reason, error.detail)
+    # (2)
+    subject = Subject(case.intent, case.challenge, case.node, case.force.references, case.at, case.grant)
+    claims = appraise(case.evidence_token, subject, verifier=verifier)
+    # (3)
+    facts = facts_from(
+        claims,
+        case.intent,
+        case.submitter,
+        kid=case.kid,
+        node=case.node,
+        usage=case.usage,
+        at=case.at,
+        action=case.action,
+    )
+    details = {check.reason: check.detail or "" for check in claims.failures if check.reason is not None}
+    return Judgement(case, decide(facts, case.force.policy), claims, facts, details)
+
+
+def _no_decision(case: Case) -> Decision:
+    """The decision before anything was decided: a denial that waits for its reason."""
+    policy = case.force.policy
+    return Decision(
+        allow=False,
+        reasons=(),
+        determining=(),
+        unchecked=policy.settings.unchecked,
+        denial=HARD,
+        policy=policy.digest,
+    )

@@ -1,0 +1,54 @@
+"""What the verifier counts, in Prometheus form. Labels are reason codes and outcomes, never names of people or jobs."""
+
+from collections.abc import Iterable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+_BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0)
+
+
+class Metrics:
+    """One registry per verifier: two verifiers in one process count apart."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.decisions = Counter(
+            "interlock_decisions", "Requests for a grant that were decided.", ["outcome"], registry=self.registry
+        )
+        self.reasons = Counter(
+            "interlock_denials", "Reasons of denials; one denial may have several.", ["reason"], registry=self.registry
+        )
+        self.renewals = Counter(
+            "interlock_renewals", "Requests for the next lease.", ["outcome"], registry=self.registry
+        )
+        self.problems = Counter(
+            "interlock_problems", "Requests that could not be judged.", ["reason"], registry=self.registry
+        )
+        self.log_size = Gauge("interlock_log_size", "Records in the log.", registry=self.registry)
+        self.open_challenges = Gauge(
+            "interlock_open_challenges", "Challenges that were not answered yet.", registry=self.registry
+        )
+        self.leases_live = Gauge("interlock_leases_live", "Jobs whose lease has not ended.", registry=self.registry)
+        self.append = Histogram(
+            "interlock_append_seconds",
+            "From handing a record to the log until it is durable.",
+            buckets=_BUCKETS,
+            registry=self.registry,
+        )
+        self.trusted = Gauge(
+            "interlock_trusted", "1 while the part may be relied on.", ["part"], registry=self.registry
+        )
+
+    def allowed(self, action: str) -> None:
+        """Count an allow of ``run`` or ``renew``."""
+        (self.decisions if action == "run" else self.renewals).labels("allow").inc()
+
+    def denied(self, action: str, reasons: Iterable[str]) -> None:
+        """Count a denial of ``run`` or ``renew`` and each of its reasons."""
+        (self.decisions if action == "run" else self.renewals).labels("deny").inc()
+        for reason in reasons:
+            self.reasons.labels(reason).inc()
+
+    def text(self) -> bytes:
+        """Everything in the Prometheus text format."""
+        return generate_latest(self.registry)

@@ -1,0 +1,101 @@
+"""Renew: is it still true? Fresh evidence for a running job is judged like the first, and gives the next lease or none.
+
+1. The evidence is read strictly, and not believed yet. It names its grant, the log remembers what that grant was for.
+2. Evidence and facts are judged anew (:mod:`verifier.judge`), under the policy and the reference values of now.
+3. The grant still lives: not revoked, not ended, not past its time or its number of renewals, and its last lease ended
+   no longer ago than the hold time.
+4. The lease is in the log, durable, then it is signed. Its place in the chain is checked in the same transaction.
+5. The same evidence once more, because the answer was lost on its way, has the same answer: no lease is skipped.
+
+A late or used challenge is a problem and no denial: an honest host asks for another one. Every other refusal is a
+denial, whose class tells the host how to stop.
+"""
+
+from attestation.decision import DRAIN, HARD
+from attestation.errors import Malformed, Untrusted
+from attestation.evidence import read_evidence
+from attestation.lease import Lease, sign_lease
+from attestation.log import Record
+from attestation.problem import Denial
+from verifier.deny import deny, reconsider
+from verifier.issue import lease_unit, make_lease
+from verifier.judge import Case, Judgement, judge
+from verifier.state import Granted, Verifier
+from verifier.store import Job
+
+
+async def renew(verifier: Verifier, token: bytes) -> bytes | Denial:
+    """The next lease token of the grant that the evidence names. Raises as :func:`verifier.authorize.authorize`."""
+    evidence, _ = read_evidence(token)  # (1)
+    if evidence.grant is None:
+        raise Malformed("renew.grant", "evidence for a renewal names its grant")
+    cti = evidence.grant
+    first, granted = verifier.job(cti), verifier.granted(cti)
+
+    def look() -> Judgement:
+        challenge, node = verifier.asked(evidence.nonce)
+        if node.name != first.node:
+            raise Untrusted("challenge.node", f"the challenge is {node.name}'s, the grant is {first.node}'s")
+        at = verifier.clock.now()
+        case = Case(
+            action="renew",
+            at=at,
+            challenge=challenge,
+            node=node,
+            intent=granted.intent,
+            intent_token=granted.intent_token,
+            kid=first.submitter,
+            submitter=verifier.submitter(first.submitter),
+            evidence=evidence,
+            evidence_token=token,
+            usage=verifier.usage(first.submitter, first.tenant, node.name, at=at, without=cti),
+            force=verifier.in_force(),
+            grant=cti,
+        )
+        return _still_granted(judge(case, verifier.id), verifier.job(cti), granted)  # (2) (3)
+
+    return await reconsider(look, lambda judged: _settle(verifier, judged, verifier.job(cti)))
+
+
+async def _settle(verifier: Verifier, judged: Judgement, job: Job) -> bytes | Denial:
+    late = [reason for reason in judged.decision.reasons if reason.startswith("challenge.")]
+    if late:
+        return _repeat(verifier, judged, job, late[0])  # (5)
+    if not judged.decision.allow:
+        return await deny(verifier, judged, job.cti)
+    if job.lease_sequence is None or job.lease_digest is None:
+        raise Untrusted("grant.ended", "a denied request has no lease")
+    lease = make_lease(judged.case, job.cti, sequence=job.lease_sequence + 1, previous=job.lease_digest)
+    (logged,) = await verifier.commit(lease_unit(judged, lease, job))  # (4)
+    verifier.close_challenge(judged.case.challenge.nonce)
+    verifier.metrics.allowed("renew")
+    return sign_lease(lease, verifier.keys.grant, (logged.receipt,))
+
+
+def _still_granted(judged: Judgement, job: Job, granted: Granted) -> Judgement:
+    """Step 3: what the grant itself says."""
+    at, limits = judged.case.at, granted.grant.limits
+    if job.state == "revoked":
+        klass, _, why = (job.revoked or HARD).partition(" ")
+        judged = judged.refuse("grant.revoked", why, klass=klass)
+    elif job.state not in ("issued", "running"):
+        judged = judged.refuse("grant.ended", f"the job is {job.state}")
+    elif at > (job.lease_end or 0) + judged.case.force.policy.settings.hold_seconds:
+        judged = judged.refuse("lease.lapsed", f"the last lease ended {at - (job.lease_end or 0)} s ago")
+    if (job.lease_sequence or 0) >= limits.renewals:
+        judged = judged.refuse("limit.renewals", f"{limits.renewals} renewals were granted", klass=DRAIN)
+    if at >= granted.grant.expires:
+        judged = judged.refuse("limit.seconds", "the time that was asked for is over", klass=DRAIN)
+    return judged
+
+
+def _repeat(verifier: Verifier, judged: Judgement, job: Job, reason: str) -> bytes:
+    """The lease that this very evidence has got already; else ``Untrusted`` with ``reason``."""
+    case = judged.case
+    lease = None if job.lease_digest is None else Lease.from_bytes(verifier.document(job.lease_digest))
+    if lease is None or (lease.nonce, lease.evidence) != (case.challenge.nonce, case.evidence.digest):
+        raise Untrusted(reason, "ask for a fresh challenge")
+    for entry in reversed(verifier.store.records_of(job.cti)):
+        if Record.from_bytes(entry.record).digests.get("lease") == job.lease_digest:
+            return sign_lease(lease, verifier.keys.grant, (verifier.receipt(entry.index),))
+    raise Untrusted(reason, "ask for a fresh challenge")

@@ -1,0 +1,296 @@
+"""What a running verifier holds: keys, store, log, the policy in force, and the challenges that are open.
+
+Everything that must survive is in the store. What is only here may be lost at any time without harm: caches, counters,
+and for each open challenge the node's TPM counters at the moment it was issued. Evidence is held against *those*, so
+that two jobs of one host that are renewed at the same time do not make each other look like a replay: a quote has to be
+younger than what was known when it was asked for. After a restart the counters of the store stand in for them.
+"""
+
+import asyncio
+import hashlib
+import secrets
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from importlib.metadata import version
+from typing import Protocol
+
+from attestation.challenge import LIFETIME_SECONDS, NONCE_SIZE, Challenge
+from attestation.claims import VerifierId
+from attestation.decision import Usage
+from attestation.errors import InterlockError, Untrusted
+from attestation.grant import Grant
+from attestation.intent import Intent, read_intent
+from attestation.keys import PublicKey, Signer
+from attestation.log import Record, make_receipt
+from attestation.node import ClockRecord, NodeRecord, Submitter
+from attestation.policy import Policy
+from attestation.reference import ReferenceSet
+from verifier.changes import PutChallenge, Unit
+from verifier.clock import Clock
+from verifier.keys import KeyRing
+from verifier.metrics import Metrics
+from verifier.settings import ServiceSettings
+from verifier.store import Appended, Job, Store
+from verifier.throttle import Throttle
+from verifier.watch import Watch
+
+ACCOUNTING_SECONDS = 30 * 86_400
+"""The period over which a tenant's GPU seconds are added up: the last thirty days."""
+
+
+class Unwell(InterlockError):
+    """This verifier cannot do it now: nobody is refused, nothing is issued."""
+
+
+class Log(Protocol):
+    """Where units go: durable, in order, one writer (:mod:`verifier.sequencer`)."""
+
+    def submit(self, unit: Unit) -> "Future[tuple[Appended, ...]]":
+        """The records of ``unit`` when they are durable; the future raises ``Conflict`` or ``Unavailable``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Logged:
+    """One durable record and the log's receipt for it."""
+
+    record: bytes
+    index: int
+    receipt: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class InForce:
+    """The policy and the reference values that a decision is made under."""
+
+    policy: Policy
+    references: ReferenceSet
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """A challenge as it was issued, and the node's counters at that moment."""
+
+    challenge: Challenge
+    node: str
+    clock: ClockRecord | None
+    expires: int
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """What a grant was for, as it was recorded when it was issued."""
+
+    grant: Grant
+    intent: Intent
+    intent_token: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Reserved:
+    """A job that was decided on and is not durable yet: it counts already."""
+
+    submitter: bytes
+    tenant: str
+    node: str
+
+
+class _Once(Signer):
+    """The log's signer, remembering its last signatures: all receipts under one root are one Ed25519 signature."""
+
+    def __init__(self, signer: Signer) -> None:
+        self._signer = signer
+        self._sign = lru_cache(maxsize=64)(signer.sign)
+
+    @property
+    def public(self) -> PublicKey:
+        return self._signer.public
+
+    def sign(self, message: bytes) -> bytes:
+        return self._sign(message)
+
+
+@dataclass(eq=False)
+class Verifier:
+    """One verifier. ``entropy(n)`` returns n random bytes."""
+
+    settings: ServiceSettings
+    keys: KeyRing
+    store: Store
+    log: Log
+    clock: Clock
+    metrics: Metrics
+    watch: Watch
+    throttle: Throttle
+    entropy: Callable[[int], bytes] = secrets.token_bytes
+
+    def __post_init__(self) -> None:
+        self.id = VerifierId(developer="interlock", build=version("interlock"))
+        self._reserved: dict[bytes, Reserved] = {}
+        self._open: dict[bytes, Open] = {}
+        self._queue: deque[bytes] = deque()
+        self._compiled = lru_cache(maxsize=4)(self._compile)
+        self._receipts = _Once(self.keys.log)
+        self.granted = lru_cache(maxsize=4096)(self._granted)
+
+    # --- what is in force
+
+    def in_force(self) -> InForce:
+        """Policy and reference values in force. Raises ``Unwell("policy.none")``, ``Unwell("ref.none")``."""
+        return self._compiled(self.active("policy"), self.active("references"))
+
+    def active(self, kind: str) -> bytes:
+        """The digest of the version of ``kind`` in force. Raises ``Unwell`` where nothing was ever loaded."""
+        found = self.store.active(kind)
+        if found is None:
+            raise Unwell(f"{kind}.none", f"no {kind} has been loaded")
+        return found.digest
+
+    def document(self, digest: bytes) -> bytes:
+        """Archived bytes that must be there. Raises ``Unwell("log.corrupt")``."""
+        data = self.store.blob(digest)
+        if data is None:
+            raise Unwell("log.corrupt", f"archived bytes {digest.hex()} are missing")
+        return data
+
+    def _compile(self, policy: bytes, references: bytes) -> InForce:
+        return InForce(Policy.from_bytes(self.document(policy)), ReferenceSet.from_bytes(self.document(references)))
+
+    # --- who is known
+
+    def node(self, name: str) -> NodeRecord:
+        """The node's record of today. Raises ``Untrusted("node.unknown")``."""
+        found = self.store.node(name)
+        if found is None:
+            raise Untrusted("node.unknown", f"no node is called {name!r}")
+        return replace(_node_record(found.record), state=found.state, clock=found.clock)
+
+    def submitter(self, kid: bytes) -> Submitter | None:
+        """The submitter whose signing key has this id, if there is one."""
+        record = self.store.submitter(kid)
+        return None if record is None else Submitter.from_bytes(record)
+
+    def job(self, cti: bytes) -> Job:
+        """The job of a grant. Raises ``Untrusted("grant.unknown")``."""
+        found = self.store.job(cti)
+        if found is None:
+            raise Untrusted("grant.unknown", f"no grant {cti.hex()}")
+        return found
+
+    def _granted(self, cti: bytes) -> Granted:
+        """What a grant was for; raises ``Untrusted("grant.unknown")``. It never changes, so it is remembered."""
+        for entry in self.store.records_of(cti):
+            named = Record.from_bytes(entry.record).digests
+            if "grant" in named and "intent" in named:
+                token = self.document(named["intent"])
+                return Granted(Grant.from_bytes(self.document(named["grant"])), read_intent(token)[0], token)
+        raise Untrusted("grant.unknown", f"no grant {cti.hex()} was issued")
+
+    def usage(self, submitter: bytes, tenant: str, node: str, *, at: int, without: bytes | None = None) -> Usage:
+        """What runs at ``at`` beside the job ``without``, jobs included that are decided and not durable yet."""
+        used = self.store.usage(submitter, tenant, node, without=without, since=at - ACCOUNTING_SECONDS)
+        others = self._reserved.values()
+        return replace(
+            used,
+            submitter_jobs=used.submitter_jobs + sum(r.submitter == submitter for r in others),
+            tenant_jobs=used.tenant_jobs + sum(r.tenant == tenant for r in others),
+            node_jobs=used.node_jobs + sum(r.node == node for r in others),
+        )
+
+    @contextmanager
+    def reserving(self, cti: bytes, job: Reserved) -> Iterator[None]:
+        """Count ``job`` as running for as long as this lasts."""
+        self._reserved[cti] = job
+        try:
+            yield
+        finally:
+            del self._reserved[cti]
+
+    # --- challenges
+
+    async def challenge(self, name: str) -> Challenge:
+        """A fresh challenge for a node. Raises ``Untrusted``: ``node.unknown``, ``challenge.too-many``."""
+        node, settings, now = self.node(name), self.in_force().policy.settings, self.clock.now()
+        self._expire(now)
+        if sum(o.node == name for o in self._open.values()) >= self.settings.open_challenges:
+            raise Untrusted("challenge.too-many", f"{name} has {self.settings.open_challenges} open challenges")
+        challenge = Challenge(
+            expires_in=LIFETIME_SECONDS,
+            bank=settings.bank,
+            audience=self.settings.issuer,
+            pcrs=settings.pcrs,
+            issued=now,
+            nonce=self.entropy(NONCE_SIZE),
+        )
+        expires = now + LIFETIME_SECONDS
+        self._open[challenge.nonce] = Open(challenge, name, node.clock, expires)
+        self._queue.append(challenge.nonce)
+        await self.commit(Unit((PutChallenge(challenge.nonce, name, now, expires),)))
+        return challenge
+
+    def asked(self, nonce: bytes) -> tuple[Challenge, NodeRecord]:
+        """The challenge that ``nonce`` answers, and its node with the counters that were known when it was issued.
+
+        Raises ``Untrusted("challenge.unknown")``. Whether it is still good is decided where it is redeemed.
+        """
+        row = self.store.challenge(nonce)
+        if row is None:
+            raise Untrusted("challenge.unknown", "this verifier never issued that challenge, or long ago")
+        node, known = self.node(row.node), self._open.get(nonce)
+        if known is not None:
+            return known.challenge, replace(node, clock=known.clock)
+        settings = self.in_force().policy.settings
+        challenge = Challenge(
+            expires_in=max(1, row.expires - row.issued),
+            bank=settings.bank,
+            audience=self.settings.issuer,
+            pcrs=settings.pcrs,
+            issued=row.issued,
+            nonce=nonce,
+        )
+        return challenge, node
+
+    def close_challenge(self, nonce: bytes) -> None:
+        """Forget that a challenge is open: it was answered."""
+        self._open.pop(nonce, None)
+
+    @property
+    def open_challenges(self) -> int:
+        """How many challenges are open."""
+        self._expire(self.clock.now())
+        return len(self._open)
+
+    def _expire(self, now: int) -> None:
+        while self._queue:
+            known = self._open.get(self._queue[0])
+            if known is not None and known.expires > now:
+                return
+            self._open.pop(self._queue.popleft(), None)
+
+    # --- the log
+
+    async def commit(self, unit: Unit) -> tuple[Logged, ...]:
+        """The unit's records with their receipts, once they are durable. Raises ``Conflict`` or ``Unavailable``."""
+        with self.metrics.append.time():
+            appended = await asyncio.wrap_future(self.log.submit(unit))
+        return tuple(
+            Logged(a.record, a.index, make_receipt(self._receipts, a.root, a.size, a.index, a.path)) for a in appended
+        )
+
+    def receipt(self, index: int) -> bytes:
+        """A receipt, under the newest tree, for a record that has been durable for some time."""
+        head = self.store.head()
+        return make_receipt(self._receipts, head.root, head.size, index, self.store.inclusion(index, head.size))
+
+
+@lru_cache(maxsize=4096)
+def _node_record(data: bytes) -> NodeRecord:
+    return NodeRecord.from_bytes(data)
+
+
+def digests_of(blobs: Mapping[str, bytes]) -> dict[str, bytes]:
+    """SHA-256 of each of ``blobs``."""
+    return {name: hashlib.sha256(data).digest() for name, data in blobs.items()}
