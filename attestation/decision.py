@@ -239,11 +239,13 @@ def _refusals(facts: Facts, policy: Policy) -> set[str]:
         found.add("authz.submitter")
     elif facts.tenant != facts.submitter_tenant:  # (4)
         found.add("authz.tenant")
-    if facts.node_state != "active":  # (5)
-        found.add(f"node.{facts.node_state if facts.node_state in NODE_STATES else 'unknown'}")
-    for kind, state in (("code", facts.code), ("environment", facts.environment)):  # (6) (7)
-        if state not in USABLE:
-            found.add(f"{kind}.{state if state in REFERENCE_STATES else 'unknown'}")
+    for kind, state, usable, known in (
+        ("node", facts.node_state, ("active",), NODE_STATES),  # (5)
+        ("code", facts.code, USABLE, REFERENCE_STATES),  # (6)
+        ("environment", facts.environment, USABLE, REFERENCE_STATES),  # (7)
+    ):
+        if state not in usable:
+            found.add(f"{kind}.{state if state in known else 'unknown'}")
     return found
 
 
