@@ -3,7 +3,11 @@
 Rows = dict[str, tuple[str, str, bool, str]]
 
 _DEV = "developer"
+_ADMIN = "host admin"
 _OPERATOR = "operator"
+_SUBMITTER = "submitter"
+_TOKEN = "Ask the operator for a new token."  # noqa: S105 - advice, not a secret
+_SLOW = "Ask for a new challenge; if this happens often, look at the host's TPM and network."
 
 _MERKLE: Rows = {
     "merkle.index": ("The proof is about a leaf that the tree does not have.", "Get a new proof.", False, _DEV),
@@ -62,4 +66,63 @@ _LOG: Rows = {
     "receipt.proof": ("The receipt does not hold one inclusion proof.", "Get a new receipt.", False, _DEV),
 }
 
-LOG: tuple[Rows, ...] = (_MERKLE, _LOG)
+_STORE: Rows = {
+    "log.unavailable": (
+        "The verifier cannot write its log, so it issues nothing.",
+        "Look at the verifier's disk; it goes on by itself once it can write again.",
+        True,
+        _OPERATOR,
+    ),
+    "log.overloaded": ("The verifier has more to write than it can.", "Try again in a moment.", True, _OPERATOR),
+    "log.corrupt": (
+        "The verifier's log contradicts itself or its signed checkpoint.",
+        "Keep the files as evidence; restore the store from a copy whose checkpoint is the newest known.",
+        False,
+        _OPERATOR,
+    ),
+    "challenge.exists": ("The verifier drew a challenge twice.", "Ask again.", True, _DEV),
+    "challenge.redeemed": ("The challenge was used before.", "Ask for a new challenge and quote again.", True, _ADMIN),
+    "challenge.expired": ("The answer came after the challenge expired.", _SLOW, True, _ADMIN),
+    "challenge.node": ("The challenge was issued to another node.", "Ask for your own challenge.", False, _ADMIN),
+    "challenge.unknown": ("No such challenge is open.", "Ask for a new challenge and quote again.", True, _ADMIN),
+    "intent.replayed": ("This signed request was used before.", "Sign a new request.", False, _SUBMITTER),
+    "enrol.token-exists": ("This enrolment token was issued before.", "Issue a new token.", False, _OPERATOR),
+    "enrol.token-unknown": ("The enrolment token is not known.", _TOKEN, False, _OPERATOR),
+    "enrol.token-used": ("The enrolment token was used before.", _TOKEN, False, _OPERATOR),
+    "enrol.token-expired": ("The enrolment token has expired.", _TOKEN, False, _OPERATOR),
+    "enrol.session-exists": ("This enrolment was begun before.", "Begin again.", True, _ADMIN),
+    "enrol.session-unknown": ("No such enrolment has begun, or it is over.", "Begin again.", True, _ADMIN),
+    "enrol.session-expired": ("The enrolment took too long.", "Begin again.", True, _ADMIN),
+    "node.duplicate-ek": (
+        "This TPM is enrolled as another node.",
+        "Use that node, or enrol it again under its name.",
+        False,
+        _OPERATOR,
+    ),
+    "node.duplicate-name": ("A node has this name already.", "Choose another name.", False, _OPERATOR),
+    "node.duplicate-holder": ("Another node has this holder key.", "Make a new key on this host.", False, _ADMIN),
+    "node.clock": (
+        "The TPM's reset counters dropped: it was cleared or exchanged.",
+        "Enrol the host again.",
+        False,
+        _OPERATOR,
+    ),
+    "node.changed": ("The node changed while the request was decided.", "Try again.", True, _ADMIN),
+    "submitter.changed": ("The submitter changed while the request was decided.", "Try again.", True, _SUBMITTER),
+    "usage.changed": ("Another job began while the request was decided.", "Try again.", True, _SUBMITTER),
+    "version.changed": ("The policy or reference values changed meanwhile.", "Try again.", True, _OPERATOR),
+    "version.unknown": ("There is no such version.", "Load it first.", False, _OPERATOR),
+    "version.no-blob": ("The version's content is not archived.", "Archive it first.", False, _DEV),
+    "grant.exists": ("The verifier drew the id of a grant twice.", "Ask again.", True, _DEV),
+    "grant.unknown": ("No such grant was issued.", "Ask for a grant.", False, _ADMIN),
+    "grant.conflict": ("Another lease of this grant was issued meanwhile.", "Use that one.", True, _ADMIN),
+    "grant.revoked": (
+        "The grant was revoked.",
+        "Ask who revoked it; submit the job again if it may run.",
+        False,
+        _OPERATOR,
+    ),
+    "grant.ended": ("The grant's job is over, or never began.", "Submit the job again.", False, _SUBMITTER),
+}
+
+LOG: tuple[Rows, ...] = (_MERKLE, _LOG, _STORE)
