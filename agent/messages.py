@@ -9,6 +9,7 @@ kind message   sent by       descriptors
 2    Start     command       standard input, output, error; the code directory
 3    Signal    command       -
 4    Question   command      - (status, watch, explain, bundle)
+5    Fetched    command      - (after Ended: the outputs were copied)
 16   Measured  agent         -
 17   Progress  agent         -
 18   Ended     agent         the output directory, where there is one
@@ -74,6 +75,13 @@ class Question(Wire):
         """Raise ``Malformed`` for an unknown topic."""
         if self.topic not in QUESTIONS:
             raise Malformed("agent.message.topic", f"{self.topic!r} is not one of {', '.join(QUESTIONS)}")
+
+
+@wire
+class Fetched(Wire):
+    """Says that the outputs have been copied, ``count`` files, so that the agent need not keep them."""
+
+    count: int = label(1)
 
 
 @wire
@@ -145,6 +153,7 @@ _KINDS: Final[dict[int, type[Wire]]] = {
     2: Start,
     3: Signal,
     4: Question,
+    5: Fetched,
     16: Measured,
     17: Progress,
     18: Ended,

@@ -1,0 +1,121 @@
+"""Governing a running job: the hold, the leases and the watch, together from start to end."""
+
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from agent import protocol
+from agent.clock import SECOND, now_ns
+from agent.hold import Hold, JobSpec, Limits, Outcome
+from agent.host import Host
+from agent.job import STDIO, Job
+from agent.leases import Leases
+from agent.watch import Watch, pcr_look, suspend_look
+from agent.workspace import Workspace
+from attestation.errors import InterlockError
+from attestation.grant import Grant
+from attestation.lease import Lease
+from attestation.problem import Denial
+
+
+class Governed:
+    """A context around one running job: on entering it starts, on leaving nobody renews, watches or listens any more.
+
+    Raises as :meth:`agent.hold.Hold.start`. ``detail`` is what was seen when a local halt was ordered.
+    """
+
+    def __init__(self, host: Host, job: Job, grant: Grant, space: Workspace, first: tuple[bytes, Lease, int]) -> None:
+        self._host, self._job, self._grant, self._space = host, job, grant, space
+        self.detail = ""
+        token, lease, asked_ns = first
+        self._hold = Hold.start(self._spec(), token, asked_ns, host.cgroups, self._hear)
+        self._leases = Leases(host, grant, self._hold, lease, asked_ns, self._renewed)
+        looks = (pcr_look(host.pcrs, grant.conditions), suspend_look())
+        self._watch = Watch(looks, host.settings.watch_ms / 1000, self._drifted)
+
+    def _spec(self) -> JobSpec:
+        job, grant, space = self._job, self._grant, self._space
+        limits = grant.limits
+        return JobSpec(
+            cti=grant.id,
+            argv=job.intent.argv,
+            env=job.start.variables,
+            uid=job.peer.uid,
+            gid=job.peer.gid,
+            code=space.code,
+            environment=Path(job.start.environment),
+            out=space.out,
+            limits=Limits(limits.seconds, limits.memory_mb, limits.processes),
+            hold_seconds=grant.hold,
+            verifier_key_spki=self._host.enrolment.keys.grant,
+            stdio=(job.descriptors[0], job.descriptors[1], job.descriptors[STDIO - 1]),
+        )
+
+    def __enter__(self) -> Self:
+        self._job.governed = self
+        self._leases.start()
+        self._watch.start()
+        for number in self._job.early_signals:
+            self.signal(number)
+        if self._job.gone.is_set():
+            self.drain("submitter.gone")
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._job.governed = None
+        self._leases.stop()
+        self._watch.stop()
+
+    def wait(self) -> Outcome:
+        """How the job ended, once it is gone."""
+        return self._hold.wait()
+
+    @property
+    def denial(self) -> Denial | None:
+        """The verifier's word that ended the leases, where there was one."""
+        return self._leases.denial
+
+    # --- orders ------------------------------------------------------------------------------------------------
+
+    def hurry(self) -> None:
+        """Something may have changed at the verifier: renew now."""
+        self._leases.hurry()
+
+    def drain(self, reason: str) -> None:
+        """Ask the job to end."""
+        self._hold.drain(reason)
+
+    def signal(self, number: int) -> None:
+        """Hand a signal to the job, if it is one that is handed on."""
+        with suppress(ValueError):
+            self._hold.signal(number)
+
+    def _drifted(self, error: InterlockError, cause_ns: int) -> None:
+        self.detail = error.detail
+        self._hold.halt(protocol.HARD, error.reason, cause_ns)
+
+    # --- what is heard -----------------------------------------------------------------------------------------
+
+    def _hear(self, event: protocol.Event) -> None:
+        tell = self._job.tell
+        match event:
+            case protocol.Started():
+                tell("started", f"running, confined by {', '.join(event.applied)}")
+            case protocol.Frozen():
+                seconds = max(0, event.until_ns - now_ns()) // SECOND
+                tell("frozen", f"no fresh lease: frozen; a lease within {seconds} s lets it go on")
+            case protocol.Thawed():
+                tell("thawed", "a fresh lease came in time: the job goes on")
+            case protocol.Draining():
+                tell("draining", f"asked to end: {event.reason}")
+            case protocol.LeaseRefused():
+                tell("lease-refused", f"the deadman refused a lease: {event.reason}: {event.detail}")
+            case _:
+                return
+
+    def _renewed(self, lease: Lease) -> None:
+        self._space.outputs.note(lease.sequence - 1)
+        self._job.sequence = lease.sequence
+        self._host.journal.leased(lease.grant, lease.sequence)
+        self._job.tell("lease", f"lease {lease.sequence}: {lease.duration} s more, proven afresh")

@@ -1,0 +1,151 @@
+"""What all jobs of one agent share: the enrolment, the TPM, the verifier, the journal, and the list of the jobs."""
+
+import threading
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from agent.cgroup import find_root
+from agent.client import Pinned, Verifier
+from agent.clock import SECOND, now_ns
+from agent.collect import EVENT_LOG, Collector
+from agent.devices import Tpm
+from agent.environment import Cache
+from agent.journal import Journal
+from agent.settings import Settings
+from agent.state import Enrolment, State
+from attestation.cose import PublicKey
+from attestation.errors import Untrusted
+from attestation.grant import Conditions
+
+if TYPE_CHECKING:
+    from agent.job import Job
+
+_FRESH_NS: Final = SECOND // 5
+
+
+class Counters:
+    """Named counts since the agent started; safe to use from several threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._counts: Counter[str] = Counter()
+
+    def add(self, name: str) -> None:
+        """Count one more."""
+        with self._lock:
+            self._counts[name] += 1
+
+    def as_dict(self) -> dict[str, int]:
+        """All counts by name."""
+        with self._lock:
+            return dict(sorted(self._counts.items()))
+
+
+class Pcrs:
+    """PCR values for the watches of all jobs: what was read a moment ago is not read again."""
+
+    def __init__(self, tpm: Tpm) -> None:
+        self._tpm = tpm
+        self._lock = threading.Lock()
+        self._last: dict[tuple[int, tuple[int, ...]], tuple[int, Mapping[int, bytes]]] = {}
+
+    def read(self, conditions: Conditions) -> Mapping[int, bytes]:
+        """The present values of the PCRs in ``conditions``. Raises ``DeviceError``."""
+        key = conditions.bank, tuple(sorted(conditions.pcrs))
+        with self._lock:
+            at, values = self._last.get(key, (0, {}))
+            if now_ns() - at > _FRESH_NS:
+                at, values = now_ns(), dict(self._tpm.read_pcrs(*key))
+                self._last[key] = (at, values)
+            return values
+
+
+class Jobs:
+    """The requests that are being served, at most ``limit``; safe to use from several threads."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._jobs: list[Job] = []
+        self._changed = threading.Condition()
+
+    def add(self, job: "Job") -> None:
+        """Take ``job`` in. Raises ``Untrusted("agent.busy")`` at the limit."""
+        with self._changed:
+            if len(self._jobs) >= self._limit:
+                raise Untrusted("agent.busy", f"{len(self._jobs)} jobs of {self._limit}")
+            self._jobs.append(job)
+
+    def remove(self, job: "Job") -> None:
+        """Forget ``job``; it has ended."""
+        with self._changed:
+            self._jobs.remove(job)
+            self._changed.notify_all()
+
+    def all(self) -> list["Job"]:
+        """The jobs at this moment."""
+        with self._changed:
+            return list(self._jobs)
+
+    def wait_empty(self, seconds: float) -> bool:
+        """Wait until there is none, at most ``seconds``; whether there is none."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._jobs, seconds)
+
+
+@dataclass
+class Host:
+    """This host as an enrolled node, ready to run jobs. Made once, when the agent starts."""
+
+    settings: Settings
+    state: State
+    enrolment: Enrolment
+    tpm: Tpm
+    verifier: Verifier
+    collector: Collector
+    journal: Journal
+    cache: Cache
+    cgroups: Path
+    jobs: Jobs
+    pcrs: Pcrs
+    counters: Counters = field(default_factory=Counters)
+    started_ns: int = field(default_factory=now_ns)
+
+    @classmethod
+    def open(cls, settings: Settings, tpm: Tpm) -> "Host":
+        """Get ready. Raises ``Untrusted("agent.*")``, ``DeviceError``, ``FileNotFoundError`` (no cgroup v2)."""
+        state = State(settings.state)
+        enrolment = state.load()
+        holder = tpm.load_holder(enrolment.holder_blob)
+        return cls(
+            settings=settings,
+            state=state,
+            enrolment=enrolment,
+            tpm=tpm,
+            verifier=Verifier(Pinned(enrolment.url, enrolment.certificate)),
+            collector=Collector(tpm, holder.public, event_log=EVENT_LOG if settings.event_log else None),
+            journal=Journal(state.path / "journal.db"),
+            cache=Cache(state.path / "environments.db"),
+            cgroups=find_root().with_name(settings.cgroup),
+            jobs=Jobs(settings.jobs),
+            pcrs=Pcrs(tpm),
+        )
+
+    def close(self) -> None:
+        """Let go of everything."""
+        self.verifier.close()
+        self.journal.close()
+        self.tpm.close()
+
+    @cached_property
+    def grant_key(self) -> PublicKey:
+        """The pinned key that signs grants and leases."""
+        return PublicKey.from_spki(self.enrolment.keys.grant)
+
+    @cached_property
+    def log_key(self) -> PublicKey:
+        """The pinned key that signs receipts."""
+        return PublicKey.from_spki(self.enrolment.keys.log)

@@ -1,0 +1,72 @@
+"""The private directory of one run: ``code`` (staged, read-only) and ``out`` (the job's own), below ``jobs/<grant>``.
+
+What is staged is removed at the end. Outputs stay until the submitter has fetched them, and quarantined ones until
+somebody looks at them or :func:`sweep` finds them older than a week.
+"""
+
+import contextlib
+import shutil
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from agent.environment import measure_environment
+from agent.host import Host
+from agent.job import Job
+from agent.outputs import Outputs
+from agent.stage import Submitter, make_output, stage
+from attestation.errors import Untrusted
+
+KEEP_SECONDS: Final = 7 * 86_400
+
+
+class Workspace:
+    """A context: the directory is there on entering, and the staged code gone on leaving."""
+
+    def __init__(self, host: Host, job: Job, grant: bytes) -> None:
+        self._cache, self._job = host.cache, job
+        self.path = host.state.jobs / grant.hex()
+        self.code, self.out = self.path / "code", self.path / "out"
+        self.outputs: Outputs
+
+    def __enter__(self) -> Self:
+        self.path.mkdir(mode=0o700)
+        make_output(self.out, self._job.peer.uid, self._job.peer.gid)
+        self.outputs = Outputs(self.out, self._job.intent.outputs)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(self.code)
+        self.outputs.close()
+
+    def stage(self) -> None:
+        """Copy the code and measure what will run. Raises ``code.changed``, ``environment.changed``, ``tree.*``.
+
+        1. The tree that was copied is the tree that was granted.
+        2. The environment is the one that was granted.
+        """
+        peer, intent = self._job.peer, self._job.intent
+        tree = stage(self._job.code, self.code, Submitter(peer.uid, peer.gid, peer.groups))
+        _same("code.changed", tree.digest, intent.code)  # (1)
+        environment = measure_environment(Path(self._job.start.environment), self._cache)
+        _same("environment.changed", environment.digest, intent.environment)  # (2)
+
+    def discard(self) -> None:
+        """Remove the whole directory: the submitter has everything."""
+        shutil.rmtree(self.path)
+
+
+def _same(reason: str, found: bytes, granted: bytes) -> None:
+    if found != granted:
+        raise Untrusted(reason, f"measured {found.hex()}, granted {granted.hex()}")
+
+
+def sweep(jobs: Path) -> None:
+    """Remove what earlier runs have left for longer than :data:`KEEP_SECONDS`, and any staged code."""
+    for path in jobs.iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(path / "code")
+        if time.time() - path.stat().st_mtime > KEEP_SECONDS:
+            shutil.rmtree(path)
