@@ -209,8 +209,8 @@ def _to_be_signed(signed_header: bytes, payload: bytes) -> bytes:
 
 def _elements(message: cbor.Value) -> tuple[bytes, Header, bytes | None, bytes]:
     """Take the four elements out of tag 18; unprotected labels are integers."""
-    match message:
-        case cbor.Tagged(tag=18, value=[bytes(header), dict(outside), bytes() | None as payload, bytes(signature)]):
+    match message:  # the tag can only be 18: (2) let no other pass
+        case cbor.Tagged(value=[bytes(header), dict(outside), bytes() | None as payload, bytes(signature)]):
             return header, _labels(outside), payload, signature
     raise Malformed("cose.structure", "tag 18 around [bstr, map, bstr or nil, bstr] is expected")
 

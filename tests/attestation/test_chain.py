@@ -99,10 +99,17 @@ def make(order: Order) -> Party:
 
 
 def crl(
-    issuer: Party, *revoked: Party, updated: datetime = NOW - DAY, ends: datetime = NOW + DAY, key: Any = None
+    issuer: Party,
+    *revoked: Party,
+    updated: datetime = NOW - DAY,
+    ends: datetime = NOW + DAY,
+    key: Any = None,
+    extensions: tuple[tuple[x509.ExtensionType, bool], ...] = (),
 ) -> bytes:
     builder = x509.CertificateRevocationListBuilder().issuer_name(issuer.subject)
     builder = builder.last_update(updated).next_update(ends)
+    for extension, critical in extensions:
+        builder = builder.add_extension(extension, critical)
     for party in revoked:
         entry = x509.RevokedCertificateBuilder().serial_number(party.certificate.serial_number)
         builder = builder.add_revoked_certificate(entry.revocation_date(updated).build())
@@ -337,6 +344,7 @@ CRLS: dict[str, tuple[tuple[bytes, ...], str]] = {
     "the leaf's list is old": ((crl(ROOT), crl(MIDDLE, ends=NOW - DAY / 2)), "chain.crl.expired"),
     "the root's list is old": ((crl(ROOT, ends=NOW - DAY / 2), crl(MIDDLE)), "chain.crl.expired"),
     "a list from tomorrow": ((crl(ROOT), crl(MIDDLE, updated=NOW + DAY / 2)), "chain.crl.expired"),
+    "a list with an unknown critical extension": ((crl(ROOT), crl(MIDDLE, extensions=(CRITICAL,))), "chain.invalid"),
     "a list signed by another key": ((crl(ROOT), crl(MIDDLE, key=new_key())), "chain.crl.signature"),
 }
 
