@@ -53,6 +53,10 @@ class Tpm(Protocol):
         """The EK certificate as it lies in NV, padding included."""
         ...
 
+    def ek_chain(self) -> Sequence[bytes]:
+        """The intermediates (DER) that the manufacturer left in NV beside the certificate; often none."""
+        ...
+
     def ek_public(self) -> bytes:
         """TPMT_PUBLIC of the endorsement key that `ek_certificate` is for."""
         ...

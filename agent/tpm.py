@@ -47,10 +47,11 @@ from tpm2_pytss import (  # type: ignore[import-untyped]  # tpm2-pytss ships no 
 
 from agent.devices import AkPublic, Attested, DeviceError, DeviceTimeout, HolderKey, Tpm
 from agent.tcti import StreamTcti, open_stream
-from agent.tpm_templates import AK, EKS, holder_template
+from agent.tpm_templates import AK, EK_CHAIN, EKS, holder_template
 from attestation.cose import PublicKey
 from attestation.tpm.attest import PcrSelection
 from attestation.tpm.clock import ClockInfo
+from attestation.tpm.identity import split_der
 from attestation.tpm.structures import Codes, Public, Signature, sized
 
 T = TypeVar("T")
@@ -131,6 +132,9 @@ class EsysTpm:
 
     def ek_certificate(self) -> bytes:
         return self._call(lambda link: _read_nv(link, _ek_index(link)))
+
+    def ek_chain(self) -> Sequence[bytes]:
+        return split_der(self._call(lambda link: _read_nv(link, EK_CHAIN) if _is_defined(link, EK_CHAIN) else b""))
 
     def ek_public(self) -> bytes:
         def work(link: _Link) -> bytes:
@@ -289,14 +293,19 @@ def _selection(bank: int, pcrs: Sequence[int]) -> Any:
 def _ek_index(link: _Link) -> int:
     """The NV index of the EK certificate to use: the first one present, in the order of `EKS`."""
     for index in EKS:
-        try:
-            link.esys.tr_close(link.esys.tr_from_tpmpublic(index))
-        except TSS2_Exception as error:
-            if link.tcti.failure is not None or error.error != TPM2_RC.HANDLE:
-                raise
-        else:
+        if _is_defined(link, index):
             return index
     raise DeviceError("tpm.device.no-ek-certificate", "no EK certificate in NV at " + ", ".join(map(hex, EKS)))
+
+
+def _is_defined(link: _Link, index: int) -> bool:
+    try:
+        link.esys.tr_close(link.esys.tr_from_tpmpublic(index))
+    except TSS2_Exception as error:
+        if link.tcti.failure is not None or error.error != TPM2_RC.HANDLE:
+            raise
+        return False
+    return True
 
 
 def _read_nv(link: _Link, index: int) -> bytes:

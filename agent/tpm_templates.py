@@ -60,6 +60,9 @@ EK_RSA2048 = Public(
 EKS = {0x01C0000A: EK_P256, 0x01C00016: EK_P384, 0x01C00002: EK_RSA2048}
 """Template of the EK by the NV index of its certificate, in order of preference (fastest first)."""
 
+EK_CHAIN = 0x01C00100
+"""NV index of the certificates between the EK's and the root: EK Credential Profile, 2.2.1.5.2 (the first of them)."""
+
 
 def _signing(attributes: int, unique: bytes) -> Public:
     parameters = EccParameters(Symmetric(), ECDSA_SHA256, ECC_P256, NULL, unique, b"")

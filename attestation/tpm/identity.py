@@ -126,8 +126,8 @@ def verify_ek(
     """Return the endorsement key that `certificate` (DER, as read from NV) and `ek_public` (TPMT_PUBLIC) speak of.
 
     (1) the certificate parses; bytes after it are padding                       tpm.ek.certificate
-    (2) it chains to an anchor at the time `at`, not revoked by `crls`           chain.*
-    (3) its key is strong enough                                                 tpm.key.*
+    (2) its key is of a kind and size that is believed                           tpm.key.*
+    (3) it chains to an anchor at the time `at`, not revoked by `crls`           chain.*
     (4) it is an end entity whose key usage is that of an EK: keyEncipherment for RSA, keyAgreement for ECC, and no
         signing; an extended key usage, where there is one, names the EK         tpm.ek.usage
     (5) the public area parses and its key is the certificate's                  tpm.ek.mismatch
@@ -135,8 +135,8 @@ def verify_ek(
     """
     der = trim_der(certificate)
     parsed = _read_certificate(der)  # (1)
-    anchor = verify_chain(der, intermediates, anchors, at=at, crls=crls)  # (2)
-    key = _certificate_key(parsed)  # (3)
+    key = _certificate_key(parsed)  # (2)
+    anchor = verify_chain(der, intermediates, anchors, at=at, crls=crls)  # (3)
     _check_usage(parsed, key)  # (4)
     public = Public.from_bytes(ek_public)
     if public.crypto_key() != key:  # (5)
@@ -146,16 +146,29 @@ def verify_ek(
 
 
 def trim_der(data: bytes) -> bytes:
-    """The DER SEQUENCE at the start of `data`; NV images are padded to a fixed size with 0xFF or 0x00.
+    """The one DER certificate in `data`; NV images are padded to a fixed size with 0xFF or 0x00.
 
-    Raises Malformed("tpm.ek.certificate") where there is no such sequence or other bytes follow it.
+    Raises Malformed("tpm.ek.certificate") where there is none, or anything but padding follows it.
     """
-    size = 4 + int.from_bytes(data[2:4], "big")
-    if data[:2] != b"\x30\x82" or size > len(data):
-        raise Malformed("tpm.ek.certificate", "not a DER certificate")
-    if data[size:].strip(b"\xff") and data[size:].strip(b"\x00"):
-        raise Malformed("tpm.ek.certificate", "bytes that are not padding follow the certificate")
-    return data[:size]
+    certificates = split_der(data)
+    if len(certificates) != 1:
+        raise Malformed("tpm.ek.certificate", f"{len(certificates)} certificates in the place of one")
+    return certificates[0]
+
+
+def split_der(data: bytes) -> tuple[bytes, ...]:
+    """The DER certificates in `data`, one after another, as NV holds a chain (EK Credential Profile, 2.2.1.5.2).
+
+    Format only: what is returned are sequences of 256 to 65535 octets. Raises Malformed("tpm.ek.certificate").
+    """
+    certificates = []
+    while data.strip(b"\xff") and data.strip(b"\x00"):
+        size = 4 + int.from_bytes(data[2:4], "big")
+        if data[:2] != b"\x30\x82" or size > len(data):
+            raise Malformed("tpm.ek.certificate", "not a DER certificate")
+        certificates.append(data[:size])
+        data = data[size:]
+    return tuple(certificates)
 
 
 def _read_certificate(der: bytes) -> x509.Certificate:
@@ -231,7 +244,7 @@ def verify_holder(public: bytes, attest: bytes, signature: bytes, *, ak: Ak) -> 
     """Return the holder key `public` (TPMT_PUBLIC) that TPM2_Certify by `ak` (`attest`, `signature`) vouches for.
 
     (1) the certification parses, is made by a TPM and is a certification  tpm.attest.*, tpm.certify.magic, .type
-    (2) it is signed by `ak`, with its scheme                              tpm.signature.*, tpm.certify.scheme, .signature
+    (2) it is signed by `ak`, with its scheme          tpm.signature.*, tpm.certify.scheme, tpm.certify.signature
     (3) qualifiedSigner is the Qualified Name of `ak`                      tpm.certify.signer
     (4) the public area is an unrestricted P-256 ECDSA-SHA256 signing key that was made in the TPM and cannot leave
         it                                                                 tpm.holder.attributes, .scheme, .name-alg
