@@ -116,10 +116,8 @@ def test_the_search_knows_what_is_not_used() -> None:
 def test_a_row_is_fit_to_be_shown(code: str) -> None:
     reason = REASONS[code]
     assert CODE.fullmatch(code.removesuffix(".*") + ".x"), "a dotted word in lower case"
-    for text in (reason.what, reason.fix):
-        assert text
-        assert text[0].isupper()
-        assert "\n" not in text
+    assert re.fullmatch(r"[A-Z].*\.", reason.what), "one sentence or more, on one line"
+    assert re.fullmatch(r"\S.*", reason.fix), "one line; it may be a command"
     assert reason.ask in {"submitter", "host admin", "operator", "developer"}
     assert isinstance(reason.retry, bool)
 
