@@ -21,7 +21,7 @@ _MOST: Final = 1024
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """What an outcome amounts to. ``klass`` and ``reason`` are of the halt that ended the run, None where there was none.
+    """What an outcome amounts to. ``klass`` and ``reason`` are of the halt that ended the run, None without one.
 
     ``empty`` is whether the kernel called the job's control group empty.
     """

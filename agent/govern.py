@@ -60,6 +60,8 @@ class Governed:
             self.signal(number)
         if self._job.gone.is_set():
             self.drain("submitter.gone")
+        if self._host.stopping.is_set():
+            self.drain("agent.stopped")
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:

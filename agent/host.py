@@ -113,6 +113,7 @@ class Host:
     pcrs: Pcrs
     counters: Counters = field(default_factory=Counters)
     started_ns: int = field(default_factory=now_ns)
+    stopping: threading.Event = field(default_factory=threading.Event)
 
     @classmethod
     def open(cls, settings: Settings, tpm: Tpm) -> "Host":

@@ -9,7 +9,7 @@ import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from agent.messages import Channel, Ended, Fetched, Peer, Progress, Signal, Start, close_all
+from agent.messages import PATIENCE_SECONDS, Channel, Ended, Fetched, Peer, Progress, Signal, Start, close_all
 from agent.settings import Settings
 from attestation.errors import Malformed, Untrusted
 from attestation.grant import Grant
@@ -106,14 +106,13 @@ class Job:
         self._send(Progress(event=event, text=text[:512], grant=None if self.grant is None else self.grant.id))
 
     def listen(self, channel: Channel) -> None:
-        """Let ``channel`` hear of everything from now on. A channel that cannot take a message at once is dropped."""
-        channel.deadline(0)
+        """Let ``channel`` hear of everything from now on; the job closes it at its end."""
         with self._lock:
             self._listeners.append(channel)
 
     def end(self, ended: Ended, out: int | None) -> None:
         """Tell everybody how it came out; the submitter also gets the output directory."""
-        self._send(ended, () if out is None else (out,))
+        self._send(ended, () if out is None else (out,), patience=PATIENCE_SECONDS)
 
     def close(self) -> None:
         """Give all descriptors back, and the connections of those who watched."""
@@ -121,13 +120,14 @@ class Job:
         for channel in self._listeners:
             channel.close()
 
-    def _send(self, message: Wire, descriptors: tuple[int, ...] = ()) -> None:
+    def _send(self, message: Wire, descriptors: tuple[int, ...] = (), *, patience: float = 0.0) -> None:
+        """Tell everybody. Nobody can hold the job up: who does not take a message in time misses it, or is left out."""
         with self._lock:
-            with contextlib.suppress(OSError):  # the submitter is gone: whoever listens for its end acts on that
-                self.channel.send(message, descriptors)
+            with contextlib.suppress(OSError):
+                self.channel.send(message, descriptors, patience=patience)
             for channel in list(self._listeners):
                 try:
-                    channel.send(message)
+                    channel.send(message, patience=0.0)
                 except OSError:
                     self._listeners.remove(channel)
                     channel.close()

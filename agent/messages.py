@@ -22,6 +22,7 @@ A connection carries one request. Who is asking is what the kernel says (SO_PEER
 
 import array
 import os
+import select
 import socket
 import struct
 from collections.abc import Mapping, Sequence
@@ -36,6 +37,7 @@ from attestation.wire import Wire, label, wire
 MAX_MESSAGE: Final = 160 << 10
 MAX_VARIABLES: Final = 64 << 10
 MAX_DESCRIPTORS: Final = 4
+PATIENCE_SECONDS: Final = 10.0
 _INT: Final = struct.calcsize("i")
 
 QUESTIONS: Final = ("status", "watch", "explain", "bundle")
@@ -207,13 +209,20 @@ class Channel:
         return self._socket.fileno()
 
     def deadline(self, seconds: float | None) -> None:
-        """How long a send or receive may take; ``TimeoutError`` afterwards."""
+        """How long a receive may take; ``TimeoutError`` afterwards."""
         self._socket.settimeout(seconds)
 
-    def send(self, message: Wire, descriptors: Sequence[int] = ()) -> None:
-        """Send one message. ``OSError`` where the other side is gone."""
+    def send(self, message: Wire, descriptors: Sequence[int] = (), *, patience: float = PATIENCE_SECONDS) -> None:
+        """Send one message, waiting at most ``patience`` seconds for room. ``OSError`` where nobody takes it."""
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
-        self._socket.sendmsg([to_packet(message)], rights, socket.MSG_NOSIGNAL)
+        packet, flags = [to_packet(message)], socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT
+        try:
+            self._socket.sendmsg(packet, rights, flags)
+        except BlockingIOError:
+            poll = select.poll()
+            poll.register(self._socket, select.POLLOUT)
+            poll.poll(patience * 1000)
+            self._socket.sendmsg(packet, rights, flags)
 
     def receive(self) -> tuple[Wire, list[int]] | None:
         """The next message and the descriptors beside it, which are the caller's to close; None at the end.

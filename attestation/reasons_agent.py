@@ -46,6 +46,12 @@ _AGENT = {
         False,
         _ADMIN,
     ),
+    "agent.running": (
+        "Another agent uses the same state directory.",
+        "Stop it first: systemctl stop interlock-agent.",
+        False,
+        _ADMIN,
+    ),
     "agent.enrolment": (
         "This host is not enrolled with a verifier.",
         "Get a token from the operator and run: interlock-agent enroll --token-file FILE.",
@@ -83,6 +89,12 @@ _AGENT = {
         "Bring agent and verifier to the same release.",
         False,
         _OPERATOR,
+    ),
+    "enrol.token-file": (
+        "The file with the enrolment token cannot be used.",
+        "Give the token in a file of mode 0600; whoever reads it can enrol a machine of theirs.",
+        False,
+        _ADMIN,
     ),
     "enrol.url": ("The verifier's address is not an https URL.", "Give it as https://HOST:PORT.", False, _ADMIN),
 }
@@ -143,12 +155,6 @@ _DRIFT = {
     "drift.pcr": (
         "The machine's measured state changed while the job ran: a PCR has another value.",
         "Find out what was measured into the TPM; the host must be booted into its baseline again.",
-        False,
-        _ADMIN,
-    ),
-    "drift.tpm": (
-        "The host's TPM was reset or replaced while the job ran.",
-        "Reboot the host; if it happens again, enrol it anew.",
         False,
         _ADMIN,
     ),

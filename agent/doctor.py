@@ -1,0 +1,202 @@
+"""``interlock-agent doctor``: what a host needs, checked one by one, each with a fix.
+
+A finding is ``ok``, ``warn`` (it works, with less proof or less comfort) or ``fail`` (jobs cannot run, or not safely).
+The checks change nothing on the host; a control group is made and removed.
+"""
+
+import os
+import shutil
+import ssl
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final
+
+from agent.cgroup import Cgroup, find_root
+from agent.client import Pinned, Unreachable, Verifier
+from agent.collect import EVENT_LOG
+from agent.devices import DeviceError
+from agent.settings import Settings
+from agent.state import FILE, Enrolment
+from attestation.errors import InterlockError
+
+OK, WARN, FAIL = "ok", "warn", "fail"
+_IMA: Final = Path("/sys/kernel/security/ima/ascii_runtime_measurements")
+_SYNCHRONISED: Final = Path("/run/systemd/timesync/synchronized")
+_FREE_MB: Final = 2048
+_SAFE_CLOCK: Final = 1_704_067_200  # 2024-01-01: no host's clock is rightly before this
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the doctor's: what was looked at, how it is, what was seen, what to do."""
+
+    name: str
+    level: str
+    seen: str
+    fix: str = ""
+
+    def line(self) -> str:
+        """The finding for people."""
+        return f"{self.level:5}{self.name:14}{self.seen}{f' -> {self.fix}' if self.fix else ''}"
+
+    def to_json(self) -> dict[str, str]:
+        """The finding for programs."""
+        return asdict(self)
+
+
+def healthy(findings: list[Finding]) -> bool:
+    """Whether none of them is a failure."""
+    return all(each.level != FAIL for each in findings)
+
+
+def examine(settings_file: Path) -> list[Finding]:
+    """All findings, in the order in which they should be put right."""
+    try:
+        settings = Settings.load(settings_file)
+    except InterlockError as error:
+        return [Finding("settings", FAIL, error.detail, "correct the file, or name another one with --settings")]
+    who = "nobody may submit jobs" if not settings.uids and not settings.gids else str(settings_file)
+    level, fix = (WARN, "list uids or gids") if who.startswith("nobody") else (OK, "")
+    return [Finding("settings", level, who, fix), *(found for check in _CHECKS for found in check(settings))]
+
+
+def _root(_settings: Settings) -> Iterator[Finding]:
+    if os.geteuid() == 0:
+        yield Finding("user", OK, "root")
+    else:
+        yield Finding("user", FAIL, f"uid {os.geteuid()}", "the agent governs other users' processes: run it as root")
+
+
+def _tpm(settings: Settings) -> Iterator[Finding]:
+    from agent.tpm import EsysTpm
+
+    tpm = EsysTpm(settings.tcti)
+    try:
+        clock = tpm.clock()
+        yield Finding("tpm", OK, f"{settings.tcti}, {clock.reset_count} resets")
+        yield _ek(tpm.ek_certificate)
+    except DeviceError as error:
+        yield Finding("tpm", FAIL, str(error), "switch the TPM on in the firmware, load its driver, check tcti")
+    finally:
+        tpm.close()
+
+
+def _ek(read: Callable[[], bytes]) -> Finding:
+    try:
+        return Finding("ek", OK, f"certificate of {len(read())} bytes")
+    except DeviceError as error:
+        fix = "have the vendor's tool write it to NV, or give it to the operator to vouch for"
+        return Finding("ek", FAIL, f"no EK certificate: {error}", fix)
+
+
+def _event_log(settings: Settings) -> Iterator[Finding]:
+    if not settings.event_log:
+        yield Finding("event-log", WARN, "not sent", "event_log = true lets the operator see what changed in a boot")
+    elif os.access(EVENT_LOG, os.R_OK):
+        yield Finding("event-log", OK, str(EVENT_LOG))
+    else:
+        yield Finding(
+            "event-log", WARN, "not there", "mount securityfs, boot by UEFI; PCR values are proven without it"
+        )
+
+
+def _ima(_settings: Settings) -> Iterator[Finding]:
+    if os.access(_IMA, os.R_OK):
+        yield Finding("ima", OK, "the kernel measures what it executes")
+    else:
+        yield Finding("ima", WARN, "not active", "optional, later: boot with ima_policy=tcb")
+
+
+def _clock(_settings: Settings) -> Iterator[Finding]:
+    if time.time() < _SAFE_CLOCK:
+        yield Finding("clock", FAIL, time.ctime(), "set the wall clock; certificates and records carry it")
+    elif shutil.which("chronyc") or _SYNCHRONISED.exists():
+        yield Finding("clock", OK, "synchronised by a service")
+    else:
+        yield Finding("clock", WARN, "nothing synchronises it", "run chrony; safety does not need it, records do")
+
+
+def _disk(settings: Settings) -> Iterator[Finding]:
+    place = next(path for path in (settings.state, *settings.state.parents) if path.exists())
+    free = shutil.disk_usage(place).free >> 20
+    level, fix = (OK, "") if free >= _FREE_MB else (FAIL, f"free at least {_FREE_MB} MB for staged code and outputs")
+    yield Finding("disk", level, f"{free} MB free at {place}", fix)
+
+
+def _cgroups(settings: Settings) -> Iterator[Finding]:
+    group = None
+    try:
+        group = Cgroup(find_root().with_name(settings.cgroup) / "doctor")
+        group.create()
+        missing = [name for name in ("cgroup.freeze", "cgroup.kill") if not (group.path / name).exists()]
+        if missing:
+            yield Finding("cgroup", FAIL, f"no {', '.join(missing)}", "use a kernel of 5.14 or newer")
+            return
+        frozen_ns = group.freeze()
+        group.thaw()
+        yield Finding("cgroup", OK, f"{group.path.parent}, freezes{'' if frozen_ns else ' not'}, kills")
+        limits = [name for name in ("memory.max", "pids.max") if not (group.path / name).exists()]
+        if limits:
+            fix = "boot with cgroup_no_v1=all, so that memory and process limits hold"
+            yield Finding("limits", WARN, f"no {', '.join(limits)}", fix)
+    except OSError as error:
+        yield Finding("cgroup", FAIL, str(error), "mount cgroup v2: mount -t cgroup2 none /sys/fs/cgroup/unified")
+    finally:
+        if group is not None:
+            with suppress(OSError):
+                group.remove()
+
+
+def _namespaces(_settings: Settings) -> Iterator[Finding]:
+    missing = [name for name in ("pid", "mnt", "ipc") if not Path(f"/proc/self/ns/{name}").exists()]
+    if missing:
+        yield Finding("namespaces", FAIL, f"no {', '.join(missing)}", "use a kernel with namespaces")
+    else:
+        yield Finding("namespaces", OK, "pid, mnt, ipc")
+    lsm = Path("/sys/kernel/security/lsm")
+    names = lsm.read_text() if os.access(lsm, os.R_OK) else ""
+    if "landlock" in names:
+        yield Finding("landlock", OK, "active")
+    else:
+        yield Finding("landlock", WARN, "not active", "optional: add landlock to the lsm= of the kernel's command line")
+
+
+def _enrolment(settings: Settings) -> Iterator[Finding]:
+    try:
+        enrolment = Enrolment.from_bytes((settings.state / FILE).read_bytes())
+    except (OSError, InterlockError):
+        fix = "get a token from the operator: interlock-agent enroll --token-file FILE"
+        yield Finding("enrolment", FAIL, "this host is not enrolled", fix)
+        return
+    yield Finding("enrolment", OK, f"node {enrolment.node} of pool {enrolment.pool}")
+    try:
+        verifier = Verifier(Pinned(enrolment.url, enrolment.certificate))
+    except ssl.SSLError as error:
+        yield Finding("verifier", FAIL, f"the pinned certificate is damaged: {error}", "enrol again")
+        return
+    try:
+        same = verifier.keys() == enrolment.keys
+        level, fix = (OK, "") if same else (FAIL, "ask the operator why the verifier's keys changed; enrol again")
+        yield Finding("verifier", level, enrolment.url, fix)
+    except Unreachable as error:
+        yield Finding("verifier", FAIL, str(error), "check the network, and the verifier's /health")
+    except InterlockError as error:
+        yield Finding("verifier", FAIL, str(error), "bring agent and verifier to one release")
+    finally:
+        verifier.close()
+
+
+_CHECKS: Final[tuple[Callable[[Settings], Iterator[Finding]], ...]] = (
+    _root,
+    _tpm,
+    _event_log,
+    _ima,
+    _clock,
+    _disk,
+    _cgroups,
+    _namespaces,
+    _enrolment,
+)
