@@ -5,7 +5,7 @@ import logging
 import stat
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
@@ -27,6 +27,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, help=_HELP, rich_m
 
 _MAX_TOKEN = 4096
 File = Annotated[Path, typer.Option("--settings", help="The settings file.", dir_okay=False)]
+Socket = Annotated[Path, typer.Option("--agent", help="The agent's socket.")]
 Json = Annotated[bool, typer.Option("--json", help="JSON instead of text.")]
 
 
@@ -129,9 +130,7 @@ def doctor(settings: File = DEFAULT_FILE, *, as_json: Json = False) -> None:
 
 @app.command()
 def measure(
-    path: Annotated[
-        Path, typer.Argument(help="A code directory, or a virtual environment.", file_okay=False, exists=True)
-    ],
+    path: Annotated[Path, typer.Argument(help="Code, or a virtual environment.", file_okay=False, exists=True)],
     kind: Annotated[str, typer.Option(help="code or environment.")] = "code",
     *,
     as_json: Json = False,
@@ -152,9 +151,9 @@ def _measure(path: Path, kind: str) -> Tree:
         return measure_environment(path, Cache(Path(folder) / "hashes.db"))
 
 
-def _print(facts: dict[str, object], *, as_json: bool) -> None:
+def _print(facts: Mapping[str, object], *, as_json: bool) -> None:
     if as_json:
-        typer.echo(screen.dumps(facts))
+        typer.echo(screen.dumps(dict(facts)))
         return
     for name, value in facts.items():
         shown = value if isinstance(value, str | int) else json.dumps(value)

@@ -98,9 +98,7 @@ def _event_log(settings: Settings) -> Iterator[Finding]:
     elif os.access(EVENT_LOG, os.R_OK):
         yield Finding("event-log", OK, str(EVENT_LOG))
     else:
-        yield Finding(
-            "event-log", WARN, "not there", "mount securityfs, boot by UEFI; PCR values are proven without it"
-        )
+        yield Finding("event-log", WARN, "not there", "mount securityfs and boot by UEFI; PCRs are proven without it")
 
 
 def _ima(_settings: Settings) -> Iterator[Finding]:

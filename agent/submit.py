@@ -18,7 +18,7 @@ import typer
 from agent import keyfile, request, screen
 from agent.codes import FAILED
 from agent.connect import connect
-from agent.messages import Ended, Measure, Measured, Progress, Question, Start
+from agent.messages import Ended, Fetched, Measure, Measured, Progress, Question, Start
 from agent.outputs import fetch
 from agent.settings import DEFAULT_SOCKET
 from attestation.errors import InterlockError
@@ -93,10 +93,10 @@ def _run(
         with connect(agent) as connection, connection.passing_signals():
             connection.send(start, (0, 1, 2, tree))
             ended, out = connection.follow(lambda progress: _tell(progress, as_json=as_json))
+            if out is not None:
+                connection.send(Fetched(count=len(fetch(out, ended.outputs, into))))
     finally:
         os.close(tree)
-    if out is not None:
-        fetch(out, ended.outputs, into)
     return ended
 
 
