@@ -52,7 +52,7 @@ def _request(token: EnrolToken, tpm: Tpm, holder: HolderKey) -> EnrolRequest:
         holder_public=holder.public,
         certify=certified.attest,
         certify_signature=certified.signature,
-        intermediates=(),
+        intermediates=tuple(tpm.ek_chain()),
     )
 
 
