@@ -89,9 +89,9 @@ def unshare(flags: int) -> None:
     _result(_libc.unshare(ctypes.c_int(flags)))
 
 
-def prctl(option: int, value: int) -> None:
-    """prctl(2) with one argument."""
-    _result(_libc.prctl(ctypes.c_int(option), *(ctypes.c_ulong(each) for each in (value, 0, 0, 0))))
+def prctl(option: int, first: int, second: int = 0) -> None:
+    """prctl(2) with two arguments."""
+    _result(_libc.prctl(ctypes.c_int(option), *(ctypes.c_ulong(each) for each in (first, second, 0, 0))))
 
 
 def mount(source: str, target: str, kind: str | None, flags: int, data: str = "") -> None:
