@@ -103,7 +103,7 @@ def _refuse_container_keys(data: bytes) -> None:
         major, info = divmod(data[position], 32)
         if is_map[-1] and open_items[-1] % 2 == 0 and major in (4, 5, 6):
             raise Malformed("cbor.key", "a map key that is neither integer nor string")
-        width = 1 << info - 24 if 24 <= info <= 27 else 0
+        width = 1 << info - 24 if info >= 24 else 0
         argument = int.from_bytes(data[position + 1 : position + 1 + width], "big") if width else info
         position += 1 + width
         open_items[-1] -= 1

@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import pairwise
+from math import inf
 
 from cryptography import x509
 from OpenSSL import crypto
@@ -137,5 +138,5 @@ def _check_strength(path: Sequence[crypto.X509]) -> None:
         if algorithm not in _SIGNATURES:
             raise Untrusted("chain.weak", f"signature algorithm {algorithm.decode()}")
         key = issuer.get_pubkey()
-        if key.bits() < _LEAST_BITS.get(key.type(), 1 << 32):
+        if key.bits() < _LEAST_BITS.get(key.type(), inf):
             raise Untrusted("chain.weak", f"issuer key of {key.bits()} bits, type {key.type()}")

@@ -231,6 +231,7 @@ def test_what_cannot_be_encoded_is_our_bug(name: str) -> None:
     with pytest.raises(Unencodable) as caught:
         cbor.encode(value)
     assert caught.value.reason == reason
+    assert str(caught.value) == f"{reason}: {caught.value.detail}"
     assert isinstance(caught.value, TypeError)
 
 
@@ -264,6 +265,7 @@ WALKED = {
     "first key": "a1" + "8101" + WIDE,
     "deep below": "82" + WIDE + "8281a10182a0a181" + "00" * 2 + "00",
     "after a tag": "82" + WIDE + "d2a1d20000",
+    "after a tagged value": "82" + WIDE + "a2" + "01d200" + "8000",
     "after floats": "86" + WIDE + "f93c00fa47c35000fb3ff199999999999af8ffa18100" + "00",
     "after integers of every width": "86" + WIDE + "18ff19ffff1affffffff1bffffffffffffffff" + "a18000",
     "with a long length": "a2" + "01" + WIDE + "9b000000000000000100" + "00",
@@ -278,6 +280,16 @@ def test_a_container_as_key_of_a_large_message_is_refused_before_cbor2_sees_it(n
     assert caught.value.reason == "cbor.key"
     with pytest.raises(Malformed):
         cbor.decode(data, max_size=10_000, tags=TAGS)
+
+
+@pytest.mark.parametrize(("size", "reason"), [(4096, "cbor.syntax"), (4097, "cbor.key")])
+def test_the_walk_is_for_messages_above_4_kib(size: int, reason: str) -> None:
+    """An array as key, and a break where the last value belongs: whoever looks first names what it sees."""
+    data = bytes.fromhex("a2" + "8000" + "59") + (size - 7).to_bytes(2, "big") + bytes(size - 7) + b"\xff"
+    assert len(data) == size
+    with pytest.raises(Malformed) as caught:
+        cbor.decode(data, max_size=size)
+    assert caught.value.reason == reason
 
 
 LARGE: dict[str, Any] = {

@@ -392,6 +392,23 @@ def test_what_is_no_certificate_is_malformed(case: str, place: str) -> None:
     assert caught.value.reason == reason
 
 
+def leaf_of_size(size: int) -> bytes:
+    """A leaf of exactly so many bytes. The length of its signature varies, so it may take some attempts."""
+    filler = size - len(leaf(extensions=((filled(size - 700), False),)))
+    ders = (leaf(extensions=((filled(size - 700 + filler), False),)) for _ in range(200))
+    return next(der for der in ders if len(der) == size)
+
+
+def filled(count: int) -> x509.UnrecognizedExtension:
+    return x509.UnrecognizedExtension(x509.ObjectIdentifier("1.3.6.1.4.1.99999.2"), bytes(count))
+
+
+def test_a_certificate_may_have_16_kib() -> None:
+    assert verify_chain(leaf_of_size(16384), [MIDDLE.der], [ANCHOR], at=NOW) is ANCHOR
+    with pytest.raises(Malformed, match=r"chain\.size"):
+        verify_chain(leaf_of_size(16385), [MIDDLE.der], [ANCHOR], at=NOW)
+
+
 def test_a_chain_is_not_endless() -> None:
     most = below(chain.MAX_INTERMEDIATES)
     assert verify_chain(*most, [ANCHOR], at=NOW) is ANCHOR

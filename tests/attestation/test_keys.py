@@ -139,6 +139,7 @@ def test_the_length_of_a_signature_is_the_key_s(alg: int, change: int) -> None:
     with pytest.raises(Untrusted) as caught:
         SIGNERS[alg].public.verify(b"message", signature)
     assert caught.value.reason == "cose.signature.form"
+    assert caught.value.detail == f"{len(signature)} bytes, {len(signature) - change} expected"
 
 
 def spki(key: Any) -> bytes:
