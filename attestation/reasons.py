@@ -19,6 +19,7 @@ from attestation.reasons_floor import FLOOR
 from attestation.reasons_log import LOG
 from attestation.reasons_policy import DECISION, POLICY
 from attestation.reasons_protocol import PROTOCOL
+from attestation.reasons_service import SERVICE
 from attestation.reasons_tpm import TPM
 
 Rows: TypeAlias = dict[str, tuple[str, str, bool, str]]
@@ -35,7 +36,7 @@ class Reason:
     ask: str
 
 
-_FAMILIES: tuple[Rows, ...] = (*FLOOR, POLICY, DECISION, PROTOCOL, AGENT, *EXECUTION, *LOG, *TPM)
+_FAMILIES: tuple[Rows, ...] = (*FLOOR, POLICY, DECISION, PROTOCOL, AGENT, *EXECUTION, *LOG, *SERVICE, *TPM)
 
 REASONS: dict[str, Reason] = {code: Reason(code, *row) for family in _FAMILIES for code, row in family.items()}
 

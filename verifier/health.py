@@ -66,7 +66,7 @@ class Health:
         keys = self.verifier.keys
         return {
             "log": self._log,
-            "signer": lambda: (_sign(keys.grant), _sign(keys.log)),
+            "signer": lambda: _sign(keys.grant, keys.log),
             "clock": self._clock,
             "store": self.verifier.store.probe,
         }
@@ -88,8 +88,9 @@ class Health:
             raise Unwell("clock.step", f"the newest record is from {ahead} s in the future; the clock was set back")
 
 
-def _sign(signer: Signer) -> None:
-    signer.public.verify(_STATEMENT, signer.sign(_STATEMENT))
+def _sign(*signers: Signer) -> None:
+    for signer in signers:
+        signer.public.verify(_STATEMENT, signer.sign(_STATEMENT))
 
 
 def _outcome(check: Callable[[], object]) -> str:

@@ -4,6 +4,7 @@
    nothing is asked of the signature then, because there is no key to ask.)
 2. The evidence is appraised (:func:`attestation.appraise.appraise`).
 3. The facts are decided on (:func:`attestation.decision.decide`).
+4. A request that names a parent grant is refused: child jobs are not granted yet.
 
 A judgement changes nothing. It can archive itself: the bytes of all its inputs, named as the log's records name them,
 so that an auditor makes the same judgement again.
@@ -190,8 +191,15 @@ def judge(case: Case, verifier: VerifierId) -> Judgement:
         at=case.at,
         action=case.action,
     )
-    details = {check.reason: check.detail or "" for check in claims.failures if check.reason is not None}
-    return Judgement(case, decide(facts, case.force.policy), claims, facts, details)
+    judged = Judgement(case, decide(facts, case.force.policy), claims, facts, _details(claims))
+    if case.intent.parent is not None:  # (4)
+        return judged.refuse("intent.parent")
+    return judged
+
+
+def _details(claims: Claims) -> dict[str, str]:
+    """What each failed check saw, by its reason."""
+    return {check.reason: check.detail or "" for check in claims.failures if check.reason is not None}
 
 
 def _no_decision(case: Case) -> Decision:

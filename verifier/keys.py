@@ -47,7 +47,7 @@ class KeyRing:
     def load(cls, directory: Path) -> "KeyRing":
         """Read the keys below ``directory``.
 
-        Raises ``Untrusted("key.permissions")`` for a key that others can read, ``Malformed("key.file")`` for one that
+        Raises ``Untrusted("service.key-readable")`` for a key that others can read, ``Malformed("service.key")`` for one that
         is not there or of the wrong kind, and what :class:`SoftwareSigner` raises for bytes that are no key.
         """
         grant, log, tls = (_signer(directory / name, alg) for name, alg in ((GRANT, ES256), (LOG, EDDSA), (TLS, ES256)))
@@ -95,21 +95,21 @@ def write_private(path: Path, data: bytes) -> None:
 
 
 def read_private(path: Path) -> bytes:
-    """Read a file that only its owner may read. Raises ``Untrusted("key.permissions")``, ``Malformed("key.file")``."""
+    """Read a file that only its owner may read. Raises ``Untrusted("service.key-readable")``, ``Malformed("service.key")``."""
     try:
         with path.open("rb") as file:
             mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
             if mode & _OTHERS:
-                raise Untrusted("key.permissions", f"{path} has mode {mode:04o}; run: chmod 600 {path}")
+                raise Untrusted("service.key-readable", f"{path} has mode {mode:04o}; run: chmod 600 {path}")
             return file.read()
     except OSError as error:
-        raise Malformed("key.file", f"{path}: {error.strerror}") from error
+        raise Malformed("service.key", f"{path}: {error.strerror}") from error
 
 
 def _signer(path: Path, alg: int) -> SoftwareSigner:
     signer = SoftwareSigner.from_pem(read_private(path))
     if signer.public.alg != alg:
-        raise Malformed("key.file", f"{path} holds a key for algorithm {signer.public.alg}, must be {alg}")
+        raise Malformed("service.key", f"{path} holds a key for algorithm {signer.public.alg}, must be {alg}")
     return signer
 
 

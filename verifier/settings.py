@@ -14,7 +14,8 @@ What decides about jobs is not here: policies, reference values and trust anchor
 
 import re
 import tomllib
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,10 @@ class ServiceSettings:
     watchers: int = 2048
     requests_per_second: int = 200
 
+    def with_(self, changes: Mapping[str, Any]) -> "ServiceSettings":
+        """These settings with some of them changed."""
+        return replace(self, **changes)
+
     @property
     def store(self) -> Path:
         """The SQLite file."""
@@ -65,18 +70,18 @@ class ServiceSettings:
 
 
 def read_settings(directory: Path) -> ServiceSettings:
-    """Read ``settings.toml``. Raises ``Malformed("settings.*")`` with the name that is missing, unknown or wrong."""
+    """Read ``settings.toml``. Raises ``Malformed("service.*")`` with the name that is missing, unknown or wrong."""
     path = directory / FILE
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise Malformed("settings.file", f"{path}: {error.strerror}") from error
+        raise Malformed("service.file", f"{path}: {error.strerror}") from error
     if len(data) > _MAX_FILE:
-        raise Malformed("settings.file", f"{path} is larger than {_MAX_FILE} bytes")
+        raise Malformed("service.file", f"{path} is larger than {_MAX_FILE} bytes")
     try:
         values = tomllib.loads(data.decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise Malformed("settings.syntax", f"{path}: {error}") from error
+        raise Malformed("service.syntax", f"{path}: {error}") from error
     return _checked(directory, values)
 
 
@@ -95,18 +100,18 @@ def _names() -> list[str]:
 def _checked(directory: Path, values: dict[str, Any]) -> ServiceSettings:
     unknown = sorted(values.keys() - set(_names()))
     if unknown:
-        raise Malformed("settings.name", f"unknown: {', '.join(unknown)}")
+        raise Malformed("service.name", f"unknown: {', '.join(unknown)}")
     for f in fields(ServiceSettings):
         if f.name in values and type(values[f.name]) is not f.type:
-            raise Malformed("settings.value", f"{f.name} must be {getattr(f.type, '__name__', f.type)}")
+            raise Malformed("service.value", f"{f.name} must be {getattr(f.type, '__name__', f.type)}")
         if f.name == "port" and not 0 <= values.get("port", 0) <= 65535:  # TCP
-            raise Malformed("settings.value", f"port {values['port']} is none")
+            raise Malformed("service.value", f"port {values['port']} is none")
     try:
         settings = ServiceSettings(directory=directory, **values)
     except TypeError as error:
-        raise Malformed("settings.name", str(error).partition(" ")[2]) from error
+        raise Malformed("service.name", str(error).partition(" ")[2]) from error
     if not _NAME.fullmatch(settings.issuer) or not _NAME.fullmatch(settings.origin):
-        raise Malformed("settings.value", "issuer and origin are names without spaces, plus or control characters")
+        raise Malformed("service.value", "issuer and origin are names without spaces, plus or control characters")
     return settings
 
 

@@ -34,6 +34,11 @@ class Watch:
             if not future.done():
                 future.set_result(None)
 
+    def close(self) -> None:
+        """Answer everybody who waits: this process ends."""
+        for node in list(self._waiting):
+            self.notify(node)
+
     async def wait(self, node: str, since: int, seconds: float) -> int:
         """The node's number, as soon as it differs from ``since``, or after ``seconds``.
 

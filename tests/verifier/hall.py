@@ -1,0 +1,317 @@
+"""A verifier with everything real but the hardware: keys, SQLite, log, policies of the product, and hosts in software.
+
+:class:`Hall` opens a verifier in a directory and administers it through the same functions as the command line;
+:class:`Host` is a :class:`fixtures.attester.SoftTpm` that speaks the agent's side of the protocol.
+"""
+
+import asyncio
+import base64
+import hashlib
+from collections.abc import Coroutine, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+from attestation.api import AuthorizationRequest
+from attestation.challenge import Challenge
+from attestation.cose import ES256, SoftwareSigner
+from attestation.enrol import EnrolProof, EnrolRequest, EnrolToken
+from attestation.evidence import TPM, TPM_TYPE, Cmw, Evidence, TpmRecord, qualifying_data, sign_evidence
+from attestation.grant import Authorization, Grant
+from attestation.intent import Children, GpuRequest, Intent, Limits, sign_intent
+from attestation.keys import PublicKey
+from attestation.lease import Lease
+from attestation.problem import Denial
+from attestation.report import Report, sign_report
+from attestation.tpm.structures import ALG_SHA256, Public
+from fixtures.attester import SoftTpm
+from fixtures.ca import TestCa
+from fixtures.lab import lab_policies
+from verifier import enrol
+from verifier.anchors import load_anchors
+from verifier.authorize import authorize
+from verifier.clock import Clock
+from verifier.commands import run_command
+from verifier.keys import create_keys
+from verifier.policyfiles import load
+from verifier.renew import renew
+from verifier.reports import report
+from verifier.service import Service, opened
+from verifier.settings import ServiceSettings, write_settings
+from verifier.state import Verifier
+
+CA = TestCa("hall")
+T = TypeVar("T")
+CODE, ENVIRONMENT = (hashlib.sha256(name).digest() for name in (b"code", b"environment"))
+
+
+def digest(text: str) -> bytes:
+    """A recognisable 32-byte digest."""
+    return hashlib.sha256(text.encode()).digest()
+
+
+class Hands:
+    """A clock whose hands a test moves: real time plus ``ahead`` seconds on both clocks, ``step`` on the wall only."""
+
+    def __init__(self) -> None:
+        self.time, self.step = 1_800_000_000.0, 0.0
+
+    def clock(self) -> Clock:
+        return Clock(lambda: self.time + self.step, lambda: self.time)
+
+
+@dataclass(eq=False)
+class Host:
+    """A host in software: asks for challenges, collects, renews, reports."""
+
+    hall: "Hall"
+    name: str
+    tpm: SoftTpm
+
+    @property
+    def holder(self) -> "HolderSigner":
+        return HolderSigner(self.tpm)
+
+    def evidence(self, challenge: Challenge, intent: Intent, *, grant: bytes | None = None, **changes: Any) -> bytes:
+        """Honest evidence; ``changes`` are made to the payload before it is signed."""
+        record = self.record(challenge, intent)
+        collection = {TPM: Cmw(TPM_TYPE, record.to_bytes())}
+        made = Evidence(collection=collection, grant=grant, nonce=challenge.nonce, intent=intent.digest)
+        return sign_evidence(replace(made, **changes), self.holder)
+
+    def record(self, challenge: Challenge, intent: Intent) -> TpmRecord:
+        """The TPM's part of it."""
+        qualifying = qualifying_data(
+            nonce=challenge.nonce,
+            intent=intent.digest,
+            holder=self.holder.public.thumbprint,
+            gpus=(),
+            logs=(None, None),
+        )
+        quote = self.tpm.quote(qualifying, challenge.bank, challenge.pcrs)
+        certified = self.tpm.certify_holder(b"")
+        return TpmRecord(
+            quote=quote.attest,
+            signature=quote.signature,
+            bank=challenge.bank,
+            pcrs=dict(self.tpm.read_pcrs(challenge.bank, challenge.pcrs)),
+            holder_public=self.holder_public,
+            certify=certified.attest,
+            certify_signature=certified.signature,
+        )
+
+    @property
+    def holder_public(self) -> bytes:
+        if self.tpm.holder is None:
+            raise ValueError("no holder key")
+        return self.tpm.holders[self.tpm.holder][1].to_bytes()
+
+    def request(self, token: str) -> EnrolRequest:
+        """What this host sends to be enrolled."""
+        if self.tpm.holder is None:
+            self.tpm.create_holder()
+        certified = self.tpm.certify_holder(b"")
+        return EnrolRequest(
+            secret=EnrolToken.from_text(token).secret,
+            ek_certificate=self.tpm.ek_certificate(),
+            ek_public=self.tpm.ek_public(),
+            ak_public=self.tpm.create_ak().public,
+            holder_public=self.holder_public,
+            certify=certified.attest,
+            certify_signature=certified.signature,
+            intermediates=tuple(self.tpm.ek_chain()),
+        )
+
+    def proof(self, asked: Any) -> EnrolProof:
+        """The answer to an enrolment challenge."""
+        quote = self.tpm.quote(asked.nonce, asked.bank, asked.pcrs)
+        return EnrolProof(
+            session=asked.session,
+            secret=self.tpm.activate_credential(asked.id_object, asked.encrypted_secret),
+            quote=quote.attest,
+            signature=quote.signature,
+            bank=asked.bank,
+            pcrs=dict(self.tpm.read_pcrs(asked.bank, asked.pcrs)),
+        )
+
+    async def enrol(self, token: str) -> Any:
+        """Both steps."""
+        asked = await enrol.begin(self.hall.verifier, self.request(token))
+        return await enrol.finish(self.hall.verifier, self.proof(asked))
+
+    async def ask(self, intent: Intent, *, key: SoftwareSigner | None = None, **changes: Any) -> Authorization | Denial:
+        """Ask for a grant; ``changes`` are made to the evidence."""
+        challenge = await self.hall.verifier.challenge(self.name)
+        evidence = self.evidence(challenge, intent, **changes)
+        token = sign_intent(intent, key or self.hall.person)
+        return await authorize(self.hall.verifier, AuthorizationRequest(intent=token, evidence=evidence))
+
+    async def renew(self, grant: Grant, intent: Intent, **changes: Any) -> bytes | Denial:
+        """Ask for the next lease."""
+        challenge = await self.hall.verifier.challenge(self.name)
+        return await renew(self.hall.verifier, self.evidence(challenge, intent, grant=grant.id, **changes))
+
+    async def report(self, grant: Grant, **changes: Any) -> bytes:
+        """Report the end of a job."""
+        return await report(self.hall.verifier, sign_report(ended(grant, **changes), self.holder))
+
+
+class HolderSigner:
+    """The holder key of a software TPM as a signer."""
+
+    def __init__(self, tpm: SoftTpm) -> None:
+        self._tpm = tpm
+
+    @property
+    def public(self) -> PublicKey:
+        if self._tpm.holder is None:
+            raise ValueError("no holder key")
+        return Public.from_bytes(self._tpm.holders[self._tpm.holder][1].to_bytes()).key
+
+    def sign(self, message: bytes) -> bytes:
+        return self._tpm.sign_as_holder(hashlib.sha256(message).digest())
+
+
+class Hall:
+    """One verifier. A context manager; ``reopen`` is a restart."""
+
+    def __init__(self, directory: Path, *, lease_seconds: int = 30, hold_seconds: int = 60) -> None:
+        self.directory = directory / "verifier"
+        self.policies = directory / "policies"
+        self.hands = Hands()
+        self.person = SoftwareSigner.generate(ES256)
+        lab_policies(self.policies, CA, lease_seconds=lease_seconds, hold_seconds=hold_seconds)
+        self.directory.mkdir()
+        self.settings = ServiceSettings(self.directory, "hall", "hall/log", "https://127.0.0.1:1", "127.0.0.1", 0)
+        write_settings(self.settings)
+        create_keys(self.settings.keys, ["127.0.0.1", "localhost"], at=datetime.now(UTC))
+        self._stack = ExitStack()
+        self.service: Service
+
+    def __enter__(self) -> Self:
+        self.service = self._stack.enter_context(opened(self.settings, clock=self.hands.clock()))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def reopen(self) -> None:
+        """Stop and start again."""
+        self._stack.close()
+        self.__enter__()
+
+    @property
+    def verifier(self) -> Verifier:
+        return self.service.verifier
+
+    def run(self, act: Coroutine[Any, Any, T]) -> T:
+        """The result of a coroutine."""
+        return asyncio.run(act)
+
+    async def command(self, command: str, **arguments: Any) -> Any:
+        """An administration command."""
+        return await run_command(self.verifier, self.service.health, command, arguments)
+
+    async def load(self) -> Any:
+        """Policies and anchors."""
+        policy, anchors = load(self.policies).to_bytes(), load_anchors(self.policies).to_bytes()
+        encoded = {"policy": base64.b64encode(policy).decode(), "anchors": base64.b64encode(anchors).decode()}
+        return await self.command("policy.load", **encoded)
+
+    async def furnish(self) -> Host:
+        """Policies, a submitter, an active host with its baseline, approved code and environment."""
+        await self.load()
+        await self.add_person(self.person)
+        host = await self.add_host("host")
+        await self.command("refs.from-node", node="host", name="boot", activate=True)
+        for kind, value in (("code", CODE), ("environment", ENVIRONMENT)):
+            await self.command("refs.approve", kind=kind, digest=value.hex(), name=kind)
+        return host
+
+    async def add_person(self, key: SoftwareSigner, name: str = "ada", roles: tuple[str, ...] = ("trainer",)) -> Any:
+        """Register a submitter."""
+        pem = key.public.to_pem().decode()
+        return await self.command("submitter.add", name=name, tenant="lab", roles=list(roles), key=pem)
+
+    async def add_host(self, name: str, tpm: SoftTpm | None = None, *, activate: bool = True) -> Host:
+        """Enrol a host."""
+        made = await self.command("token.create", node=name, pool="lab", activate=activate)
+        host = Host(self, name, tpm or SoftTpm(CA))
+        await host.enrol(made["token"])
+        return host
+
+    def intent(self, **changes: Any) -> Intent:
+        """A request that is allowed, with a nonce of its own."""
+        made = Intent(
+            job="digits",
+            tenant="lab",
+            code=CODE,
+            argv=("python", "train.py"),
+            environment=ENVIRONMENT,
+            environment_variables={},
+            inputs={},
+            outputs=(),
+            gpus=GpuRequest(count=0, mode="none", memory_mb=0),
+            limits=Limits(seconds=600, memory_mb=4096, processes=64, renewals=1000),
+            secrets=(),
+            children=Children(depth=0, count=0),
+            nonce=self.verifier.entropy(32),
+            issued=self.verifier.clock.now(),
+        )
+        return replace(made, **changes)
+
+
+def allowed(answer: Authorization | Denial) -> tuple[Grant, Lease]:
+    """Grant and lease of an answer that must be an allow."""
+    if isinstance(answer, Denial):
+        raise AssertionError(f"denied: {[(r.code, r.detail) for r in answer.reasons]}")
+    return Grant.from_bytes(payload(answer.grant)), Lease.from_bytes(payload(answer.lease))
+
+
+def denied(answer: Authorization | Denial | bytes) -> Denial:
+    """The denial that an answer must be."""
+    if not isinstance(answer, Denial):
+        raise AssertionError("allowed")
+    return answer
+
+
+def leased(answer: bytes | Denial) -> Lease:
+    """The lease that an answer must be."""
+    if isinstance(answer, Denial):
+        raise AssertionError(f"denied: {[(r.code, r.detail) for r in answer.reasons]}")
+    return Lease.from_bytes(payload(answer))
+
+
+def payload(token: bytes) -> bytes:
+    """The payload of a token, unverified."""
+    from attestation import cbor
+
+    value = cbor.decode(token, max_size=1 << 22, tags=frozenset({18}))
+    return value.value[2]  # type: ignore[union-attr, no-any-return]
+
+
+def ended(grant: Grant, **changes: Any) -> Report:
+    """A report of a job that went well."""
+    made = Report(
+        started=grant.issued,
+        ended=grant.issued + 10,
+        exit_code=0,
+        halts=(),
+        outputs={},
+        applied=(),
+        grant=grant.id,
+        leases=1,
+        cgroup_empty=True,
+        code=CODE,
+    )
+    return replace(made, **changes)
+
+
+def pcrs_of(bank: Mapping[int, bytes]) -> dict[int, bytes]:
+    """A copy."""
+    return dict(bank)
+
+
+BANK = ALG_SHA256

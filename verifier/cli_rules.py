@@ -1,0 +1,181 @@
+"""``interlock-verifier policy | refs | revoke | job | bundle``: what decides, and the jobs it decided on."""
+
+import base64
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from attestation.policy import Policy
+from verifier import policycases, policyfiles
+from verifier.anchors import load_anchors
+from verifier.show import show
+from verifier.terminal import HOME, Dir, Json, Why, call, out
+
+refs = typer.Typer(no_args_is_help=True, help="Reference values: how hosts boot, which code and environments may run.")
+policy = typer.Typer(no_args_is_help=True, help="Policies and trust anchors.")
+job = typer.Typer(no_args_is_help=True, help="Grants and their jobs.")
+
+Folder = Annotated[Path, typer.Argument(metavar="PATH", help="The policy directory.", exists=True, file_okay=False)]
+Name = Annotated[str, typer.Option("--name", help="What people will call it.")]
+
+
+# --- policies ---------------------------------------------------------------------------------------------------------
+
+
+@policy.command("lint")
+def policy_lint(path: Folder, *, as_json: Json = False) -> None:
+    """Say what is wrong with a policy directory, by file and line. Exit code 1 where anything is."""
+    found = policyfiles.lint(path)
+    if as_json or not found:
+        show(out, [asdict(finding) for finding in found] if as_json else "nothing to correct", as_json=as_json)
+    else:
+        for finding in found:
+            place = f"{finding.file}:{finding.line}" if finding.line else finding.file
+            show(out, f"{place}: {finding.code}: {finding.problem}\n    -> {finding.fix}", as_json=False)
+    if found:
+        raise typer.Exit(1)
+
+
+@policy.command("test")
+def policy_test(path: Folder, *, as_json: Json = False) -> None:
+    """Decide the cases of cases.toml and compare. Exit code 1 where one differs."""
+    table = policycases.run_cases(path)
+    rows = [
+        {"case": r.case.name, "allow": r.decision.allow, "as expected": not r.differs, "differs": r.differs}
+        for r in table.results
+    ]
+    wrong = [row for row in rows if row["differs"]]
+    if as_json:
+        show(out, {"cases": rows, "uncovered": list(table.uncovered)}, as_json=True)
+    else:
+        show(out, wrong or f"{len(rows)} cases as expected", as_json=False)
+        if table.uncovered:
+            show(out, f"policies that no case decides by: {', '.join(table.uncovered)}", as_json=False)
+    if wrong:
+        raise typer.Exit(1)
+
+
+@policy.command("load")
+def policy_load(path: Folder, *, dir_: Dir = HOME, as_json: Json = False) -> None:
+    """Put a policy directory and its trust anchors in force. Refused, and nothing changes, unless it lints clean."""
+    bundle, anchors = Policy(policyfiles.load(path)).bundle, load_anchors(path)
+    encoded = {"policy": _base64(bundle.to_bytes()), "anchors": _base64(anchors.to_bytes())}
+    show(out, call(dir_, "policy.load", **encoded), as_json=as_json)
+
+
+@policy.command("show")
+def policy_show(*, dir_: Dir = HOME, as_json: Json = False) -> None:
+    """What is in force."""
+    show(out, call(dir_, "policy.show"), as_json=as_json)
+
+
+# --- reference values -------------------------------------------------------------------------------------------------
+
+
+@refs.command("list")
+def refs_list(*, dir_: Dir = HOME, as_json: Json = False) -> None:
+    """All baselines and approvals."""
+    show(out, call(dir_, "refs.list"), as_json=as_json)
+
+
+@refs.command("from-node")
+def refs_from_node(
+    node: Annotated[str, typer.Argument(metavar="NODE")],
+    *,
+    name: Name,
+    pool: Annotated[list[str] | None, typer.Option(help="Pools beside the node's own; repeat for more.")] = None,
+    activate: Annotated[bool, typer.Option("--activate", help="It matches at once.")] = False,
+    dir_: Dir = HOME,
+    as_json: Json = False,
+) -> None:
+    """Record how a node booted, as its TPM proved it last, as a baseline."""
+    result = call(dir_, "refs.from-node", node=node, name=name, pools=pool or [], activate=activate)
+    show(out, result, as_json=as_json)
+
+
+@refs.command("set-state")
+def refs_set_state(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A baseline's or approval's name, or a digest.")],
+    state: Annotated[str, typer.Argument(metavar="STATE", help="pending, active, obsolete, retired or revoked.")],
+    *,
+    dir_: Dir = HOME,
+    as_json: Json = False,
+) -> None:
+    """Move a reference value to another state. Running jobs are judged anew at once."""
+    show(out, call(dir_, "refs.set-state", name=name, state=state), as_json=as_json)
+
+
+def _approve(kind: str, text: str) -> None:
+    def command(
+        digest: Annotated[str, typer.Argument(metavar="DIGEST", help="SHA-256, hexadecimal.")],
+        *,
+        name: Name = "",
+        why: Why = "",
+        dir_: Dir = HOME,
+        as_json: Json = False,
+    ) -> None:
+        show(out, call(dir_, "refs.approve", kind=kind, digest=digest, name=name, why=why), as_json=as_json)
+
+    refs.command(f"approve-{kind}", help=text)(command)
+
+
+_approve("code", "Let a code tree run, by the digest that interlock-agent measure gives.")
+_approve("environment", "Let an interpreter with its packages run, by its digest.")
+
+
+# --- jobs -------------------------------------------------------------------------------------------------------------
+
+
+@job.command("list")
+def job_list(
+    *,
+    every: Annotated[bool, typer.Option("--all", help="Also those that ended.")] = False,
+    dir_: Dir = HOME,
+    as_json: Json = False,
+) -> None:
+    """Jobs that run now."""
+    show(out, call(dir_, "job.list", all=every), as_json=as_json)
+
+
+def revoke(  # one parameter per option
+    *,
+    grant: Annotated[str, typer.Option(help="One grant, by its id.")] = "",
+    job: Annotated[str, typer.Option(help="Jobs of this name.")] = "",
+    node: Annotated[str, typer.Option(help="All jobs of a node; the node is quarantined.")] = "",
+    submitter: Annotated[str, typer.Option(help="All jobs of a submitter, who is disabled.")] = "",
+    drain: Annotated[bool, typer.Option("--drain", help="Give jobs time for a checkpoint.")] = False,
+    why: Why = "",
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    preview: Annotated[bool, typer.Option("--preview", help="Only show what would stop.")] = False,
+    dir_: Dir = HOME,
+    as_json: Json = False,
+) -> None:
+    """Stop jobs, at once or with time for a checkpoint. Shows first what stops, and asks."""
+    aim: dict[str, Any] = {"grant": grant, "job": job, "node": node, "submitter": submitter}
+    stopping = call(dir_, "revoke.preview", **aim)
+    if preview or not (yes or as_json):
+        show(out, stopping, as_json=as_json)
+    if preview:
+        return
+    if not (yes or as_json):
+        typer.confirm(f"Stop these {len(stopping)} jobs?", abort=True)
+    show(out, call(dir_, "revoke", **aim, drain=drain, why=why), as_json=as_json)
+
+
+def bundle(
+    grant: Annotated[str, typer.Argument(metavar="GRANT", help="The grant's id, or the name of a job.")],
+    *,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The file to write.")],
+    dir_: Dir = HOME,
+    as_json: Json = False,
+) -> None:
+    """Write everything about a job into one file, for interlock-audit."""
+    data = base64.b64decode(call(dir_, "bundle", grant=grant)["bundle"])
+    output.write_bytes(data)
+    show(out, {"file": str(output), "bytes": len(data)}, as_json=as_json)
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
