@@ -31,6 +31,7 @@ from attestation.wire import Wire
 _ROOT: Final = str(Path(__file__).resolve().parent.parent)
 _ENTRY: Final = "import sys; sys.path.insert(0, sys.argv.pop(1)); from agent.deadman import main; main()"
 _PATIENCE_NS: Final = 2 * SECOND
+_LONGEST_COMMAND: Final = 1 << 17  # a packet has room for that and a lease
 _START_NS: Final = 10 * SECOND
 
 
@@ -101,6 +102,7 @@ class Hold:
         self._final = False
         self._halting = False
         self._watch = Timer()
+        self._init_pid: int | None = None
         self._done = threading.Event()
         self._lock = threading.Lock()  # no descriptor is used after it was closed
         self._closed = False
@@ -111,7 +113,8 @@ class Hold:
     ) -> "Hold":
         """Start the job of `spec` under its first lease. Its descriptors may be closed when this returns.
 
-        Untrusted("grant.replayed"): the grant has a control group already (rule 4). Every other refusal is the event
+        Untrusted("grant.replayed"): the grant has a control group already (rule 4). Untrusted("launch.command"): it is
+        too long. Every other refusal is the event
         `Refused`, and in `Outcome.refused`. OSError: the host has no room for another process.
         """
         hold = cls(spec, Cgroup.of(cgroup_root, spec.cti), on_event)
@@ -119,11 +122,14 @@ class Hold:
         return hold
 
     def _start(self, lease_token: bytes, asked_at_ns: int) -> None:
+        spec = self._spec
+        if sum(len(each.encode()) for each in (*spec.argv, *spec.env, *spec.env.values())) > _LONGEST_COMMAND:
+            raise Untrusted("launch.command", f"arguments and variables have more than {_LONGEST_COMMAND} bytes")
         try:
             self._group.create()
         except FileExistsError as error:
             raise Untrusted("grant.replayed", f"{self._group.path} exists") from error
-        limits = self._spec.limits
+        limits = spec.limits
         start = self._message(lease_token, asked_at_ns, self._group.limit(limits.memory_mb, limits.processes))
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
@@ -137,7 +143,7 @@ class Hold:
             )
         self._channel = Channel(ours)
         self._watch.arm(now_ns() + _START_NS)
-        self._send(start, self._spec.stdio)
+        self._send(start, spec.stdio)
         threading.Thread(target=self._listen, name=f"hold-{self._spec.cti.hex()[:8]}", daemon=True).start()
 
     def _message(self, lease_token: bytes, asked_at_ns: int, limited: tuple[str, ...]) -> protocol.Start:
@@ -170,6 +176,11 @@ class Hold:
     def deadman_pid(self) -> int:
         """The deadman's process."""
         return self._deadman.pid
+
+    @property
+    def init_pid(self) -> int | None:
+        """The job's init, PID 1 of its namespace; None until the job started."""
+        return self._init_pid
 
     @property
     def group(self) -> Cgroup:
@@ -248,6 +259,7 @@ class Hold:
             self._last(event)
         match event:
             case protocol.Started():
+                self._init_pid = event.pid
                 self._outcome = replace(self._outcome, applied=event.applied)
                 self._expect_word(event.until_ns)
             case protocol.Renewed():

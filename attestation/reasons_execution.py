@@ -94,4 +94,25 @@ HOLD: Final = {
     ),
 }
 
-EXECUTION: Final = (TREE, HOLD)
+DRIFT: Final = {
+    "drift.code": (
+        "The staged code was changed on the host while the job ran.",
+        "Find out who wrote below the agent's state directory: only root can.",
+        False,
+        _ADMIN,
+    ),
+    "drift.process": (
+        "A process that does not belong to the job was put into its control group.",
+        "Find out who moved or started it: only root can.",
+        False,
+        _ADMIN,
+    ),
+    "drift.clock": (
+        "The host's wall clock was set while the job ran.",
+        "Keep the clock in step by slewing (chrony, timesyncd), not by setting it; then run again.",
+        True,
+        _ADMIN,
+    ),
+}
+
+EXECUTION: Final = (TREE, HOLD, DRIFT)

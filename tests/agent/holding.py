@@ -60,7 +60,7 @@ def ago(seconds: float) -> int:
 class Events:
     """Collects what a hold reports, and waits for it."""
 
-    seen: list[Event] = field(default_factory=list)
+    seen: list[Wire] = field(default_factory=list)
     changed: threading.Condition = field(default_factory=threading.Condition)
 
     def __call__(self, event: Event) -> None:
@@ -96,6 +96,7 @@ class Job:
     chain: Chain = field(default_factory=Chain)
     events: Events = field(default_factory=Events)
     changes: dict[str, object] = field(default_factory=dict)
+    first: bytes = b""
     limits: Limits = field(default_factory=lambda: Limits(seconds=60, memory_mb=512, processes=40, grace_seconds=5))
 
     def __post_init__(self) -> None:

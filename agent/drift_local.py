@@ -1,0 +1,106 @@
+"""Local checks of what a job runs from and what runs in its control group, cheap enough for twice a second.
+
+Rules (design: control, "Watch"): each function makes a look for `agent.watch.Watch`, which returns when all is well and
+raises `Untrusted` when it is not.
+
+| Reason | What was seen |
+|---|---|
+| `drift.code` | the staged tree is not as it was left: another inode, size, time, name or link |
+| `drift.process` | a process in the job's group that is of another user, or not a descendant of the job's init |
+| `drift.clock` | the wall clock was set: it moved by more than two seconds against BOOTTIME between two looks |
+
+A process that goes away while it is looked at is no finding.
+"""
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from agent.clock import SECOND, now_ns
+from agent.hold import Hold
+from agent.tree import CODE, Found, Opener
+from attestation.errors import InterlockError, Untrusted
+
+Look = Callable[[], None]
+_STEP_NS: Final = 2 * SECOND
+
+
+def code_look(code: Path) -> Look:
+    """Whether the staged tree below `code` still is as it is now, by inode and change time: nobody can set those."""
+
+    def sweep() -> list[Found]:
+        descriptor = os.open(code, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            return Opener(descriptor).walk(CODE)
+        finally:
+            os.close(descriptor)
+
+    before = sweep()
+
+    def look() -> None:
+        try:
+            now = sweep()
+        except (InterlockError, OSError) as error:
+            raise Untrusted("drift.code", f"the staged code cannot be read as it was: {error}") from error
+        if now != before:
+            changed = sorted({each.path for each in set(now) ^ set(before)})
+            raise Untrusted("drift.code", f"changed since it was staged: {', '.join(changed[:3])}")
+
+    return look
+
+
+def process_look(hold: Hold, uid: int) -> Look:
+    """Whether every process of the group is the job's user's and below its init. Nothing is said until it started."""
+
+    def look() -> None:
+        init = hold.init_pid
+        if init is None:
+            return
+        try:
+            namespace = _namespace(init)
+        except OSError:
+            return  # init has ended, and everything below it
+        for pid in hold.group.processes():
+            if pid != init:
+                _check_process(pid, uid, namespace)
+
+    return look
+
+
+def _check_process(pid: int, uid: int, namespace: str) -> None:
+    try:
+        users, theirs = _users(pid), _namespace(pid)
+    except OSError:
+        return
+    if users != {uid}:
+        raise Untrusted("drift.process", f"process {pid} runs as {sorted(users)}, the job as {uid}")
+    if theirs != namespace:
+        raise Untrusted("drift.process", f"process {pid} was not started by the job")
+
+
+def _namespace(pid: int) -> str:
+    return str(Path(f"/proc/{pid}/ns/pid").readlink())
+
+
+def _users(pid: int) -> set[int]:
+    """Real, effective, saved and file system user of a process (proc(5), status)."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("Uid:"):
+            return {int(each) for each in line.split()[1:]}
+    raise ProcessLookupError(pid)
+
+
+def clock_look(read: Callable[[], int] = time.time_ns, base: Callable[[], int] = now_ns) -> Look:
+    """Whether the wall clock (`read`) went along with BOOTTIME (`base`) since the last look; both in ns."""
+    last = read() - base()
+
+    def look() -> None:
+        nonlocal last
+        offset = read() - base()
+        step, last = offset - last, offset
+        if abs(step) > _STEP_NS:
+            raise Untrusted("drift.clock", f"the wall clock was set by {step / SECOND:+.1f} s")
+
+    return look
