@@ -200,7 +200,7 @@ def _job(start: Start, stdio: Stdio, status: Channel, rlimits: tuple[int | None,
     os.setresgid(start.gid, start.gid, start.gid)
     os.setresuid(start.uid, start.uid, start.uid)
     os.umask(0o022)
-    os.chdir(OUT)
+    os.chdir(CODE)
     for each in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
         signal.signal(each, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())

@@ -189,9 +189,12 @@ class Peer:
 
     @classmethod
     def of(cls, connection: socket.socket) -> Self:
-        """SO_PEERCRED and SO_PEERGROUPS of a connected Unix socket."""
+        """SO_PEERCRED and SO_PEERGROUPS of a connected Unix socket.
+
+        ``OSError`` for a peer in more than 256 groups: Python reads no longer answers.
+        """
         pid, uid, gid = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-        raw = connection.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, 4096)
+        raw = connection.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, 1024)
         return cls(pid, uid, gid, tuple(array.array("I", raw)))
 
 
