@@ -51,7 +51,7 @@ from agent.tpm_templates import AK, EK_CHAIN, EKS, holder_template
 from attestation.cose import PublicKey
 from attestation.tpm.attest import PcrSelection
 from attestation.tpm.clock import ClockInfo
-from attestation.tpm.identity import split_der
+from attestation.tpm.ekcert import split_der
 from attestation.tpm.structures import Codes, Public, Signature, sized
 
 T = TypeVar("T")

@@ -65,6 +65,8 @@ _KEYS = {
         False,
         _ADMIN,
     ),
+    "tpm.ek.certificate.truncated": ("The EK certificate is cut short inside.", _SAME_RELEASE, False, _ADMIN),
+    "tpm.ek.certificate.trailing": ("Bytes follow a part of the EK certificate.", _SAME_RELEASE, False, _ADMIN),
     "tpm.ek.usage": ("The certificate is not that of an endorsement key.", _FORGED, False, _ADMIN),
     "tpm.ek.mismatch": ("The endorsement key is not the one in its certificate.", _FORGED, False, _ADMIN),
     "tpm.ek.attributes": ("The endorsement key may do what an endorsement key may not.", _KEY, False, _ADMIN),

@@ -20,15 +20,23 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 
-from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from attestation import cose
 from attestation.chain import Anchor, verify_chain
-from attestation.errors import Malformed, Untrusted
+from attestation.errors import Untrusted
 from attestation.tpm.attest import Attest, CertifyInfo
+from attestation.tpm.ekcert import (
+    CRL_SIGN,
+    DIGITAL_SIGNATURE,
+    EKU_EK_CERTIFICATE,
+    KEY_AGREEMENT,
+    KEY_CERT_SIGN,
+    KEY_ENCIPHERMENT,
+    UntrustedEkCertificate,
+    trim_der,
+)
 from attestation.tpm.structures import (
     ADMIN_WITH_POLICY,
     ALG_AES,
@@ -56,7 +64,6 @@ from attestation.tpm.structures import (
     Signature,
     Symmetric,
     attribute_names,
-    check_key,
     verify_signature,
 )
 
@@ -68,7 +75,6 @@ HOLDER_ATTRIBUTES = _RESIDENT | USER_WITH_AUTH | NO_DA | SIGN
 
 ECDSA_SHA256, RSASSA_SHA256 = Scheme(ALG_ECDSA, ALG_SHA256), Scheme(ALG_RSASSA, ALG_SHA256)
 EK_SYMMETRIC = (Symmetric(ALG_AES, 128, ALG_CFB), Symmetric(ALG_AES, 256, ALG_CFB))
-EK_CERTIFICATE_EKU = x509.ObjectIdentifier("2.23.133.8.1")
 
 CERTIFY_CODES = Codes(
     magic="tpm.certify.magic",
@@ -125,7 +131,7 @@ def verify_ek(
 ) -> Ek:
     """Return the endorsement key that `certificate` (DER, as read from NV) and `ek_public` (TPMT_PUBLIC) speak of.
 
-    (1) the certificate parses; bytes after it are padding                       tpm.ek.certificate
+    (1) the certificate parses; bytes after it are padding                       tpm.ek.certificate*
     (2) its key is of a kind and size that is believed                           tpm.key.*
     (3) it chains to an anchor at the time `at`, not revoked by `crls`           chain.*
     (4) it is an end entity whose key usage is that of an EK: keyEncipherment for RSA, keyAgreement for ECC, and no
@@ -134,73 +140,25 @@ def verify_ek(
     (6) the public area is a restricted decryption key that cannot leave the TPM tpm.ek.attributes, tpm.ek.template
     """
     der = trim_der(certificate)
-    parsed = _read_certificate(der)  # (1)
-    key = _certificate_key(parsed)  # (2)
+    read = UntrustedEkCertificate.from_bytes(der)  # (1) (2)
     anchor = verify_chain(der, intermediates, anchors, at=at, crls=crls)  # (3)
-    _check_usage(parsed, key)  # (4)
+    _check_usage(read)  # (4)
     public = Public.from_bytes(ek_public)
-    if public.crypto_key() != key:  # (5)
+    if public.crypto_key() != read.key:  # (5)
         raise Untrusted("tpm.ek.mismatch", "the public area's key is not the key of the certificate")
     _check_ek_template(public)  # (6)
     return Ek(public, der, anchor)
 
 
-def trim_der(data: bytes) -> bytes:
-    """The one DER certificate in `data`; NV images are padded to a fixed size with 0xFF or 0x00.
-
-    Raises Malformed("tpm.ek.certificate") where there is none, or anything but padding follows it.
-    """
-    certificates = split_der(data)
-    if len(certificates) != 1:
-        raise Malformed("tpm.ek.certificate", f"{len(certificates)} certificates in the place of one")
-    return certificates[0]
-
-
-def split_der(data: bytes) -> tuple[bytes, ...]:
-    """The DER certificates in `data`, one after another, as NV holds a chain (EK Credential Profile, 2.2.1.5.2).
-
-    Format only: what is returned are sequences of 256 to 65535 octets. Raises Malformed("tpm.ek.certificate").
-    """
-    certificates = []
-    while data.strip(b"\xff") and data.strip(b"\x00"):
-        size = 4 + int.from_bytes(data[2:4], "big")
-        if data[:2] != b"\x30\x82" or size > len(data):
-            raise Malformed("tpm.ek.certificate", "not a DER certificate")
-        certificates.append(data[:size])
-        data = data[size:]
-    return tuple(certificates)
-
-
-def _read_certificate(der: bytes) -> x509.Certificate:
-    try:
-        return x509.load_der_x509_certificate(der)
-    except ValueError as error:
-        raise Malformed("tpm.ek.certificate", str(error)) from error
-
-
-def _certificate_key(certificate: x509.Certificate) -> CryptoKey:
-    try:
-        return check_key(certificate.public_key())
-    except (ValueError, UnsupportedAlgorithm) as error:
-        raise Untrusted("tpm.key.type", str(error)) from error
-
-
-def _check_usage(certificate: x509.Certificate, key: CryptoKey) -> None:
+def _check_usage(certificate: UntrustedEkCertificate) -> None:
     """Check (4). An attestation key's certificate may carry the EK's extended usage: that alone decides nothing."""
-    try:
-        extensions = certificate.extensions
-        usage = extensions.get_extension_for_class(x509.KeyUsage).value
-    except (ValueError, x509.ExtensionNotFound, x509.DuplicateExtension) as error:
-        raise Untrusted("tpm.ek.usage", f"no readable key usage: {error}") from error
-    wanted = usage.key_encipherment if isinstance(key, rsa.RSAPublicKey) else usage.key_agreement
-    if not wanted or usage.digital_signature or usage.key_cert_sign:
-        raise Untrusted("tpm.ek.usage", "the key usage is not that of an endorsement key")
-    for extension in extensions:
-        value = extension.value
-        if isinstance(value, x509.ExtendedKeyUsage) and EK_CERTIFICATE_EKU not in value:
-            raise Untrusted("tpm.ek.usage", "the extended key usage does not name an endorsement key")
-        if isinstance(value, x509.BasicConstraints) and value.ca:
-            raise Untrusted("tpm.ek.usage", "the certificate is that of an authority")
+    wanted = KEY_ENCIPHERMENT if isinstance(certificate.key, rsa.RSAPublicKey) else KEY_AGREEMENT
+    if not certificate.usage & wanted or certificate.usage & (DIGITAL_SIGNATURE | KEY_CERT_SIGN | CRL_SIGN):
+        raise Untrusted("tpm.ek.usage", f"key usage 0x{certificate.usage:02x} is not that of an endorsement key")
+    if certificate.extended is not None and EKU_EK_CERTIFICATE not in certificate.extended:
+        raise Untrusted("tpm.ek.usage", "the extended key usage does not name an endorsement key")
+    if certificate.ca:
+        raise Untrusted("tpm.ek.usage", "the certificate is that of an authority")
 
 
 def _check_ek_template(public: Public) -> None:

@@ -21,7 +21,8 @@ from agent.tpm_templates import EK_RSA2048
 from attestation.chain import Anchor
 from attestation.errors import InterlockError, Untrusted
 from attestation.tpm.attest import Attest, CertifyInfo, QuoteInfo
-from attestation.tpm.identity import CERTIFY_CODES, RSASSA_SHA256, Ak, trim_der, verify_ak, verify_ek
+from attestation.tpm.ekcert import UntrustedEkCertificate, trim_der
+from attestation.tpm.identity import CERTIFY_CODES, RSASSA_SHA256, Ak, verify_ak, verify_ek
 from attestation.tpm.quote import CODES, verify_quote
 from attestation.tpm.structures import ALG_SHA256, Public, RsaParameters, Signature, Symmetric, sized
 from tests import vectors
@@ -227,7 +228,7 @@ def ek_certificate(name: str) -> bytes:
 
 def template(certificate: bytes) -> bytes:
     """The public area that the TPM of this certificate would show: the default template with its key."""
-    key = x509.load_der_x509_certificate(trim_der(certificate)).public_key()
+    key = UntrustedEkCertificate.from_bytes(trim_der(certificate)).key
     assert isinstance(key, rsa.RSAPublicKey)
     assert isinstance(EK_RSA2048.parameters, RsaParameters)
     n = key.public_numbers().n.to_bytes(256, "big")
@@ -237,7 +238,9 @@ def template(certificate: bytes) -> bytes:
 GOOGLE = ("gcp/tpm_ek_intermediate_3.crt", "gcp/tpm_ek_root_1.cer")
 STM = ("keylime/STM_RSA_05I.pem", "keylime/STM_RSA_RT.pem", "keylime/GS_TPM_RT.pem")
 INFINEON = ("Infineon_OPTIGA_RSA_MfrCA003.pem", "tpm-ca-certificates.pem")
+NUVOTON = ("keylime/NUVO_2110.pem", "keylime/NUVO_2111.pem")
 GENUINE = {
+    "nuvoton-npct-rsa2019.der": NUVOTON,
     "stm-rsa-nv-padded.der": STM,
     "infineon-slb9665-rsa.der": INFINEON,
     "gce-uca_tpm_rsa_enc_cert.pem": GOOGLE,
@@ -256,6 +259,21 @@ def test_a_genuine_ek_certificate_is_believed(name: str) -> None:
     ek = verify_ek(certificate, template(certificate), *split(GENUINE[name]), at=AT)
     assert ek.anchor.assurance == "hardware"
     assert certificate.startswith(ek.certificate)
+
+
+def test_row_23_a_certificate_that_only_a_tolerant_reader_takes_is_still_bound_to_its_signed_bytes() -> None:
+    """Nuvoton's names are not DER; every other part of what was signed is as protected as in any certificate."""
+    certificate = ek_certificate("nuvoton-npct-rsa2019.der")
+    with pytest.raises(ValueError, match="InvalidSetOrdering"):
+        x509.load_der_x509_certificate(certificate)
+    public, (intermediates, anchors) = template(certificate), split(NUVOTON)
+    reasons = set()
+    for at in range(4, len(certificate), 7):
+        changed = certificate[:at] + bytes([certificate[at] ^ 1]) + certificate[at + 1 :]
+        with pytest.raises(InterlockError) as refusal:
+            verify_ek(changed, public, intermediates, anchors, at=AT)
+        reasons.add(refusal.value.reason.split(".")[0])
+    assert reasons == {"chain", "tpm"}
 
 
 def test_row_22_a_genuine_attestation_key_certificate_is_no_ek() -> None:
