@@ -47,8 +47,8 @@ class KeyRing:
     def load(cls, directory: Path) -> "KeyRing":
         """Read the keys below ``directory``.
 
-        Raises ``Untrusted("service.key-readable")`` for a key that others can read, ``Malformed("service.key")`` for one that
-        is not there or of the wrong kind, and what :class:`SoftwareSigner` raises for bytes that are no key.
+        Raises ``Untrusted("service.key-readable")`` for a key that others can read, ``Malformed("service.key")`` for
+        one that is not there or of the wrong kind, and what :class:`SoftwareSigner` raises for bytes that are no key.
         """
         grant, log, tls = (_signer(directory / name, alg) for name, alg in ((GRANT, ES256), (LOG, EDDSA), (TLS, ES256)))
         return cls(grant, log, tls.public, directory)
@@ -95,7 +95,10 @@ def write_private(path: Path, data: bytes) -> None:
 
 
 def read_private(path: Path) -> bytes:
-    """Read a file that only its owner may read. Raises ``Untrusted("service.key-readable")``, ``Malformed("service.key")``."""
+    """Read a file that only its owner may read.
+
+    Raises ``Untrusted("service.key-readable")`` where others may too, ``Malformed("service.key")`` where it is not there.
+    """
     try:
         with path.open("rb") as file:
             mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)

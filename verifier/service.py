@@ -96,7 +96,7 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self._service, self._announce, self._settings = service, announce, settings
 
-    def capture_signals(self) -> Any:
+    def capture_signals(self) -> Any:  # type: ignore[explicit-override]  # typing.override is newer
         """Leave signals alone."""
         return nullcontext()
 

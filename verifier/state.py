@@ -98,7 +98,7 @@ class Reserved:
     node: str
 
 
-class _Once(Signer):
+class _Once:
     """The log's signer, remembering its last signatures: all receipts under one root are one Ed25519 signature."""
 
     def __init__(self, signer: Signer) -> None:

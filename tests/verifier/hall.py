@@ -265,22 +265,19 @@ class Hall:
 
 def allowed(answer: Authorization | Denial) -> tuple[Grant, Lease]:
     """Grant and lease of an answer that must be an allow."""
-    if isinstance(answer, Denial):
-        raise AssertionError(f"denied: {[(r.code, r.detail) for r in answer.reasons]}")
+    assert not isinstance(answer, Denial), f"denied: {[(r.code, r.detail) for r in answer.reasons]}"
     return Grant.from_bytes(payload(answer.grant)), Lease.from_bytes(payload(answer.lease))
 
 
 def denied(answer: Authorization | Denial | bytes) -> Denial:
     """The denial that an answer must be."""
-    if not isinstance(answer, Denial):
-        raise AssertionError("allowed")
+    assert isinstance(answer, Denial), "allowed"
     return answer
 
 
 def leased(answer: bytes | Denial) -> Lease:
     """The lease that an answer must be."""
-    if isinstance(answer, Denial):
-        raise AssertionError(f"denied: {[(r.code, r.detail) for r in answer.reasons]}")
+    assert not isinstance(answer, Denial), f"denied: {[(r.code, r.detail) for r in answer.reasons]}"
     return Lease.from_bytes(payload(answer))
 
 
