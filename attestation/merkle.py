@@ -194,7 +194,7 @@ class Growth:
         self.size = size
         self._nodes: dict[Node, bytes] = dict(zip(complete_subtrees(0, size), frontier, strict=True))
         self._known = frozenset(self._nodes)
-        self._partial: dict[Node, bytes] = {}
+        self._paths: dict[Node, tuple[bytes, ...]] = {}
 
     def append(self, leaf: bytes) -> int:
         """Add one leaf hash; returns its index. Proofs made before are of the smaller tree."""
@@ -207,7 +207,7 @@ class Growth:
             level, position = level + 1, position >> 1
             nodes[level, position] = result
         self.size = index + 1
-        self._partial.clear()
+        self._paths.clear()
         return index
 
     def new_nodes(self) -> Iterator[tuple[int, int, bytes]]:
@@ -227,22 +227,22 @@ class Growth:
         """The inclusion path of a leaf of this batch in the tree as it is now (as :func:`prove_inclusion`)."""
         if not self.start <= index < self.size:
             raise IndexError(f"leaf {index} is not in the batch {self.start}..{self.size}")
-        nodes = self._nodes
-        path: list[bytes] = []
-        level, position, last = 0, index, self.size - 1
-        while last:
-            sibling = position ^ 1
-            if sibling <= last:
-                path.append(nodes.get((level, sibling)) or self._partial_hash(level, sibling))
-            level, position, last = level + 1, position >> 1, last >> 1
-        return tuple(path)
+        return self._above(0, index)
 
-    def _partial_hash(self, level: int, index: int) -> bytes:
-        """The hash of the incomplete subtree at the right edge, which many paths share."""
-        found = self._partial.get((level, index))
-        if found is None:
-            found = self._partial[level, index] = range_hash(index << level, self.size, self._fetch)
-        return found
+    def _above(self, level: int, index: int) -> tuple[bytes, ...]:
+        """The path from a node up to the root; what is above its parent is made once for both children."""
+        last = (self.size - 1) >> level
+        if last == 0:
+            return ()
+        parent = (level + 1, index >> 1)
+        path = self._paths.get(parent)
+        if path is None:
+            path = self._paths[parent] = self._above(*parent)
+        sibling = index ^ 1
+        if sibling > last:
+            return path
+        value = self._nodes.get((level, sibling)) or range_hash(sibling << level, self.size, self._fetch)
+        return (value, *path)
 
     def _fetch(self, level: int, index: int) -> bytes:
         return self._nodes[level, index]
