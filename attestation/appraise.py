@@ -73,6 +73,7 @@ class _Bench:
 
 
 Step = Callable[[_Bench], None]
+_EXPIRED = {"ref": "ref.expired", "code": "code.expired", "environment": "environment.expired"}
 
 
 def appraise(token: bytes, subject: Subject, *, verifier: VerifierId) -> Claims:
@@ -218,7 +219,7 @@ def _usable(found: Baseline | Approval, kind: str, bench: _Bench) -> None:
     bench.references.add(found.name)
     family = "ref" if isinstance(found, Baseline) else kind
     if found.expires is not None and bench.subject.at >= found.expires:
-        raise Untrusted(f"{family}.expired", f"{kind} {found.name} expired")
+        raise Untrusted(_EXPIRED[family], f"{kind} {found.name} expired")
     if found.state == "obsolete":
         bench.status = ear.WARNING
     elif found.state != "active":
