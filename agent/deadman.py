@@ -159,7 +159,7 @@ class Deadman:
             self._init.kill()
         with contextlib.suppress(OSError):
             dead_ns = self._group.kill_and_wait()
-        reason = error.reason if isinstance(error, Malformed) else "deadman.failed"
+        reason = "deadman.protocol" if isinstance(error, Malformed) else "deadman.failed"
         self._channel.tell(Dead(klass=HARD, reason=reason, cause_ns=cause_ns, dead_ns=dead_ns))
 
     # --- what arrives -----------------------------------------------------------------------------------------

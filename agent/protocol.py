@@ -5,6 +5,7 @@ message and the end of either side is seen at once. A packet is deterministic CB
 of CLOCK_BOOTTIME. File descriptors travel with `Start` only.
 """
 
+import array
 import contextlib
 import os
 import socket
@@ -214,6 +215,9 @@ def from_packet(data: bytes) -> Wire:
     return KINDS[value[0]].from_value(value[1])
 
 
+_ROOM: Final = socket.CMSG_LEN(3 * array.array("i").itemsize)
+
+
 class Channel:
     """One end of a socket pair that carries messages."""
 
@@ -232,12 +236,9 @@ class Channel:
 
     def send(self, message: Wire, descriptors: tuple[int, ...] = ()) -> None:
         """Send without ever waiting. BrokenPipeError: nobody is there; BlockingIOError: nobody listens."""
-        packet = [to_packet(message)]
-        flags = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
-        if descriptors:
-            socket.send_fds(self._socket, packet, list(descriptors), flags)
-        else:
-            self._socket.send(packet[0], flags)
+        # socket.send_fds and recv_fds take flags and ignore them
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
+        self._socket.sendmsg([to_packet(message)], rights, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
 
     def tell(self, message: Wire) -> None:
         """Send where the other side still wants to know."""
@@ -247,9 +248,10 @@ class Channel:
     def receive(self) -> tuple[Wire, tuple[int, ...]] | None:
         """Wait for the next message and its descriptors; None at the end. Malformed as `from_packet`."""
         try:
-            data, descriptors, flags, _ = socket.recv_fds(self._socket, MAX_SIZE, 3, socket.MSG_CMSG_CLOEXEC)
+            data, rights, flags, _ = self._socket.recvmsg(MAX_SIZE, _ROOM, socket.MSG_CMSG_CLOEXEC)
         except ConnectionResetError:
             return None
+        descriptors = array.array("i", b"".join(each for _, _, each in rights))
         if not data:
             return None
         try:
