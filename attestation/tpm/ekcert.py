@@ -95,13 +95,12 @@ class UntrustedEkCertificate:
 
 
 def _element(reader: Reader) -> Element:
-    """One DER element: definite length in its shortest form, at most three octets."""
+    """One DER element: a definite length, in its shortest form."""
     tag, first = reader.u8(), reader.u8()
-    octets = reader.take(first & 0x7F) if first > 0x7F else b""
-    length = int.from_bytes(octets, "big") if octets else first
-    shortest = len(octets) <= 3 and length >= max(0x80, 1 << 8 * (len(octets) - 1)) if octets else first != 0x80
-    if not shortest:
-        raise Malformed(_CODE, "a length is indefinite, absurd, or not in its shortest form")
+    octets = reader.take(first & 0x7F if first & 0x80 else 0)
+    length = int.from_bytes(octets, "big") if first & 0x80 else first
+    if first & 0x80 and (length < 0x80 or octets[0] == 0):
+        raise Malformed(_CODE, "a length is indefinite or not in its shortest form")
     contents = reader.take(length)
     return tag, contents, bytes([tag, first]) + octets + contents
 

@@ -76,6 +76,22 @@ def test_secret_and_entropy_have_their_sizes(secret: bytes, entropy: bytes) -> N
         make_credential(ek_of(TPMS["p256"]), verify_ak(TPMS["p256"].ak.to_bytes()), secret, entropy=entropy)
 
 
+def test_the_ephemeral_key_is_never_nought() -> None:
+    """Entropy 0 gives the scalar 1, and so does the order of the curve less one: the generator is what is sent."""
+    generator = bytes.fromhex("6b17d1f2e12c4247f8bce6e563a440f277037d812deb33a0f4a13945d898c296")
+    less_one = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632550
+    for entropy in (0, less_one, 2 * less_one):
+        made = credential(TPMS["p256"], entropy=entropy.to_bytes(ENTROPY_SIZE, "big"))
+        assert made.encrypted_secret[2:34] == generator
+
+
+@pytest.mark.parametrize("size", [1, 31, 32])
+def test_a_short_secret_comes_back(size: int) -> None:
+    tpm = TPMS["p256"]
+    made = make_credential(ek_of(tpm), verify_ak(tpm.create_ak().public), SECRET[:size], entropy=ENTROPY)
+    assert tpm.activate_credential(made.id_object, made.encrypted_secret) == SECRET[:size]
+
+
 def test_other_entropy_gives_another_credential() -> None:
     assert credential(TPMS["p256"]) == credential(TPMS["p256"])
     assert credential(TPMS["p256"]).id_object != credential(TPMS["p256"], entropy=bytes(ENTROPY_SIZE)).id_object

@@ -5,7 +5,7 @@ from cryptography import x509
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attestation.errors import InterlockError
+from attestation.errors import InterlockError, Malformed
 from attestation.tpm.ekcert import (
     EKU_EK_CERTIFICATE,
     KEY_AGREEMENT,
@@ -71,6 +71,11 @@ def test_an_authority() -> None:
     assert (read.usage & KEY_CERT_SIGN, read.extended, read.ca) == (KEY_CERT_SIGN, None, True)
 
 
+def sized_extension(size: int) -> bytes:
+    """An unknown extension whose contents are `size` octets, 127 or 128: about where lengths take their long form."""
+    return tlv(0x30, tlv(0x06, b"\x2a\x03"), tlv(0x04, bytes(size - 6)))
+
+
 ACCEPTED: dict[str, tuple[bytes, tuple[int, tuple[bytes, ...] | None, bool]]] = {
     "all extensions": (certificate(USAGE, NOT_CA, EKU), (KEY_AGREEMENT, (EKU_EK_CERTIFICATE,), False)),
     "encoded defaults": (certificate(USAGE, CA_FALSE), (KEY_AGREEMENT, None, False)),
@@ -78,6 +83,8 @@ ACCEPTED: dict[str, tuple[bytes, tuple[int, tuple[bytes, ...] | None, bool]]] = 
     "no extensions": (certificate(), (0, None, False)),
     "unique identifiers": (certificate(USAGE, tail=b"\x81\x01\x00\x82\x01\x00"), (KEY_AGREEMENT, None, False)),
     "an unknown extension": (certificate(USAGE, extension("2a03", b"")), (KEY_AGREEMENT, None, False)),
+    "a length of 127": (certificate(USAGE, sized_extension(127)), (KEY_AGREEMENT, None, False)),
+    "a length of 128": (certificate(USAGE, sized_extension(128)), (KEY_AGREEMENT, None, False)),
     "no extended usages": (certificate(extension("551d25", b"\x30\x00")), (0, (), False)),
 }
 
@@ -96,8 +103,10 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "cut short": (GOOD[:-1], "tpm.ek.certificate.truncated"),
     "a tag without length": (b"\x30", "tpm.ek.certificate.truncated"),
     "indefinite length": (b"\x30\x80" + GOOD[4:] + b"\0\0", "tpm.ek.certificate"),
-    "a length of four octets": (b"\x30\x84\0\0" + GOOD[2:], "tpm.ek.certificate"),
+    "a length with two leading noughts": (b"\x30\x84\0\0" + GOOD[2:], "tpm.ek.certificate"),
     "a length with a leading nought": (b"\x30\x83\0" + GOOD[2:], "tpm.ek.certificate"),
+    "a length of 127 in the long form": (certificate(b"\x30\x81\x7f" + sized_extension(127)[2:]), "tpm.ek.certificate"),
+    "an absurd length": (b"\x30\xff" + GOOD[2:], "tpm.ek.certificate.truncated"),
     "a length in the long form for nothing": (tlv(0x30, b"\x30\x81\x01\x00"), "tpm.ek.certificate"),
     "version 1": (certificate(USAGE, head=b""), "tpm.ek.certificate"),
     "no signature": (tlv(0x30, tlv(0x30)), "tpm.ek.certificate"),
@@ -129,6 +138,13 @@ def test_what_is_malformed_is_refused(name: str) -> None:
     with pytest.raises(InterlockError) as refusal:
         UntrustedEkCertificate.from_bytes(bad)
     assert refusal.value.reason == reason
+
+
+@pytest.mark.parametrize("data", [b"\x31" + GOOD[1:], GOOD[:-1], GOOD + b"\x01", b"\x30\x82"])
+def test_what_is_no_certificate_is_not_split(data: bytes) -> None:
+    with pytest.raises(Malformed) as refusal:
+        split_der(data)
+    assert refusal.value.reason == "tpm.ek.certificate"
 
 
 @given(st.integers(0, len(GOOD) - 1), st.binary(max_size=3), st.integers(0, 3))

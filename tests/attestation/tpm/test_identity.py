@@ -310,8 +310,9 @@ def test_an_honest_ak_is_believed() -> None:
     assert believed.qualified_name == AK.qualified_name(RH_ENDORSEMENT) != AK.qualified_name(RH_OWNER)
 
 
-def test_an_rsa_ak_is_believed() -> None:
-    assert verify_ak(RSA_AK.to_bytes()).scheme == RSASSA_SHA256
+@pytest.mark.parametrize("exponent", [0, 3, 65537])
+def test_an_rsa_ak_is_believed(exponent: int) -> None:
+    assert verify_ak(rsa_ak(exponent=exponent).to_bytes()).scheme == RSASSA_SHA256
 
 
 @pytest.mark.parametrize("name", BAD_AKS)

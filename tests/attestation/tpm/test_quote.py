@@ -6,7 +6,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from attestation.errors import InterlockError, Malformed, Untrusted
-from attestation.tpm.attest import CertifyInfo, CreationInfo, PcrSelection, QuoteInfo
+from attestation.node import ClockRecord
+from attestation.tpm.attest import Attest, CertifyInfo, CreationInfo, PcrSelection, QuoteInfo
 from attestation.tpm.clock import ClockInfo
 from attestation.tpm.quote import CODES
 from attestation.tpm.structures import (
@@ -220,6 +221,21 @@ def test_row_16_every_truncation_is_malformed(size: int) -> None:
     with pytest.raises(Malformed) as refusal:
         check(GOOD.attest[:size], GOOD.signature)
     assert refusal.value.reason == "tpm.attest.truncated"
+
+
+@pytest.mark.parametrize("clock", [2**63, 2**64 - 1])
+def test_a_clock_that_nothing_can_keep_is_malformed(clock: int) -> None:
+    quote = build_attest(clock=ClockInfo(clock, 1, 0, True))
+    with pytest.raises(Malformed, match=r"tpm\.attest\.value: a clock of"):
+        Attest.from_bytes(quote, QuoteInfo, CODES)
+
+
+def test_the_highest_clock_that_can_be_kept_is_read() -> None:
+    info = ClockInfo(2**63 - 1, 1, 0, True)
+    body = QuoteInfo((), b"").to_bytes()
+    assert Attest.from_bytes(build_attest(clock=info, body=body), QuoteInfo, CODES).clock == info
+    record = ClockRecord(clock=info.clock, resets=1, restarts=0, safe=True)
+    assert ClockRecord.from_bytes(record.to_bytes()) == record
 
 
 def test_a_safe_flag_that_is_neither_yes_nor_no_is_malformed() -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from attestation.errors import InterlockError
 from attestation.tpm.attest import Attest, CertifyInfo, CreationInfo, Info, PcrSelection, QuoteInfo
-from attestation.tpm.clock import ClockInfo
+from attestation.tpm.clock import CLOCK_MAX, ClockInfo
 from attestation.tpm.quote import CODES
 from attestation.tpm.structures import (
     ALG_AES,
@@ -30,7 +30,7 @@ from fixtures.attester import build_attest
 short = st.binary(max_size=70)
 word = st.integers(0, 0xFFFF)
 wide = st.integers(0, 0xFFFFFFFF)
-clocks = st.builds(ClockInfo, st.integers(0, 2**64 - 1), wide, wide, st.booleans())
+clocks = st.builds(ClockInfo, st.integers(0, CLOCK_MAX), wide, wide, st.booleans())
 selections = st.builds(PcrSelection, word, st.binary(max_size=5))
 infos = st.one_of(
     st.builds(QuoteInfo, st.lists(selections, max_size=16).map(tuple), short),
@@ -85,6 +85,11 @@ SAMPLES: dict[str, tuple[bytes, Callable[[bytes], bytes]]] = {
         lambda data: Signature.from_bytes(data, CODES).to_bytes(),
     ),
 }
+
+
+def test_sixteen_selections_are_as_many_as_there_may_be() -> None:
+    info = QuoteInfo((PcrSelection.of(11, (0,)),) * 16, bytes(32))
+    assert Attest.from_bytes(build_attest(body=info.to_bytes()), QuoteInfo, CODES).info == info
 
 
 @pytest.mark.parametrize("name", SAMPLES)
