@@ -97,7 +97,7 @@ def write_private(path: Path, data: bytes) -> None:
 def read_private(path: Path) -> bytes:
     """Read a file that only its owner may read.
 
-    Raises ``Untrusted("service.key-readable")`` where others may too, ``Malformed("service.key")`` where it is not there.
+    Raises ``Untrusted("service.key-readable")`` where others may too, ``Malformed("service.key")`` where it is missing.
     """
     try:
         with path.open("rb") as file:

@@ -190,9 +190,13 @@ class Verifier:
         raise Untrusted("grant.unknown", f"no grant {cti.hex()} was issued")
 
     def usage(self, submitter: bytes, tenant: str, node: str, *, at: int, without: bytes | None = None) -> Usage:
-        """What runs at ``at`` beside the job ``without``, jobs included that are decided and not durable yet."""
+        """What runs at ``at`` beside the job ``without``, jobs included that are decided and not durable yet.
+
+        The store is asked first: a job that becomes durable in between is then missed, which the condition on the
+        usage finds out when it is relied on, and never counted twice, which would deny for no reason.
+        """
         used = self.store.usage(submitter, tenant, node, without=without, since=at - ACCOUNTING_SECONDS)
-        others = self._reserved.values()
+        others = [job for cti, job in self._reserved.items() if self.store.job(cti) is None]
         return replace(
             used,
             submitter_jobs=used.submitter_jobs + sum(r.submitter == submitter for r in others),

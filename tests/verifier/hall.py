@@ -7,7 +7,7 @@
 import asyncio
 import base64
 import hashlib
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -25,7 +25,7 @@ from attestation.keys import PublicKey
 from attestation.lease import Lease
 from attestation.problem import Denial
 from attestation.report import Report, sign_report
-from attestation.tpm.structures import ALG_SHA256, Public
+from attestation.tpm.structures import Public
 from fixtures.attester import SoftTpm
 from fixtures.ca import TestCa
 from fixtures.lab import lab_policies
@@ -74,11 +74,10 @@ class Host:
     def holder(self) -> "HolderSigner":
         return HolderSigner(self.tpm)
 
-    def evidence(self, challenge: Challenge, intent: Intent, *, grant: bytes | None = None, **changes: Any) -> bytes:
+    def evidence(self, challenge: Challenge, asked: Intent, /, **changes: Any) -> bytes:
         """Honest evidence; ``changes`` are made to the payload before it is signed."""
-        record = self.record(challenge, intent)
-        collection = {TPM: Cmw(TPM_TYPE, record.to_bytes())}
-        made = Evidence(collection=collection, grant=grant, nonce=challenge.nonce, intent=intent.digest)
+        collection = {TPM: Cmw(TPM_TYPE, self.record(challenge, asked).to_bytes())}
+        made = Evidence(collection=collection, nonce=challenge.nonce, intent=asked.digest)
         return sign_evidence(replace(made, **changes), self.holder)
 
     def record(self, challenge: Challenge, intent: Intent) -> TpmRecord:
@@ -304,11 +303,3 @@ def ended(grant: Grant, **changes: Any) -> Report:
         code=CODE,
     )
     return replace(made, **changes)
-
-
-def pcrs_of(bank: Mapping[int, bytes]) -> dict[int, bytes]:
-    """A copy."""
-    return dict(bank)
-
-
-BANK = ALG_SHA256

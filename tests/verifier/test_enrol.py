@@ -137,7 +137,7 @@ PROOFS: dict[str, tuple[Callable[[EnrolProof, Host], EnrolProof], str]] = {
     "quote altered": (lambda p, h: replace(p, quote=flipped(p.quote)), "tpm.quote.signature"),
     "signature altered": (lambda p, h: replace(p, signature=flipped(p.signature)), "tpm.quote.signature"),
     "quote for another nonce": (
-        lambda p, h: replace(p, **quoted(h, bytes(32), tuple(p.pcrs))),
+        lambda p, h: quoted(p, h, bytes(32)),
         "tpm.quote.nonce",
     ),
     "PCR value swapped": (lambda p, h: replace(p, pcrs={**p.pcrs, 0: bytes([7]) * 32}), "tpm.pcr.digest"),
@@ -146,9 +146,9 @@ PROOFS: dict[str, tuple[Callable[[EnrolProof, Host], EnrolProof], str]] = {
 }
 
 
-def quoted(host: Host, nonce: bytes, pcrs: tuple[int, ...]) -> dict[str, bytes]:
-    quote = host.tpm.quote(nonce, 0x000B, pcrs)
-    return {"quote": quote.attest, "signature": quote.signature}
+def quoted(proof: EnrolProof, host: Host, nonce: bytes) -> EnrolProof:
+    quote = host.tpm.quote(nonce, proof.bank, tuple(proof.pcrs))
+    return replace(proof, quote=quote.attest, signature=quote.signature)
 
 
 @pytest.mark.parametrize(("spoil", "reason"), PROOFS.values(), ids=PROOFS)
