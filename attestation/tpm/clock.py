@@ -19,6 +19,9 @@ from typing import Self
 from attestation.errors import Malformed, Untrusted
 from attestation.reader import Reader
 
+CLOCK_MAX = 2**63 - 1
+"""More than a TPM counts in its life, but TPM2_ClockSet goes beyond; nothing that keeps a clock has room for more."""
+
 
 @dataclass(frozen=True, slots=True)
 class ClockInfo:
@@ -40,6 +43,8 @@ class ClockInfo:
         clock, reset_count, restart_count, safe = reader.u64(), reader.u32(), reader.u32(), reader.u8()
         if safe > 1:
             raise Malformed("tpm.attest.value", f"TPMI_YES_NO is {safe}")
+        if clock > CLOCK_MAX:
+            raise Malformed("tpm.attest.value", f"a clock of {clock} ms")
         return cls(clock, reset_count, restart_count, safe == 1)
 
     def to_bytes(self) -> bytes:
