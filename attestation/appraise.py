@@ -1,7 +1,8 @@
 """Appraise: Evidence becomes Claims. A pure function: the same inputs give the same bytes.
 
 The checks, in the order in which they are made. Each has the number that the code, the claims and
-docs/threat-model.md use. The first failure of a submodule ends it: later checks are recorded as not run.
+docs/threat-model.md use. In ``tpm`` each check stands on the ones before it, so the first failure ends it and later
+checks are recorded as not run; in ``workload`` they do not, and all are made.
 
 ``tpm``
  1. evidence.envelope: a strict COSE_Sign1 of the evidence type, signed by the holder key *of the enrolment record*.
@@ -35,7 +36,7 @@ from attestation.errors import InterlockError, Malformed, Untrusted
 from attestation.evidence import HOST, MAX_SIZE, TPM, TPM_TYPE, TYP, Evidence, TpmRecord, qualifying_data
 from attestation.intent import Intent
 from attestation.node import NodeRecord
-from attestation.reference import Approval, Baseline, ReferenceSet
+from attestation.reference import Approval, Baseline, ReferenceSet, has_expired
 from attestation.tpm.clock import ClockInfo, check_clock, check_firmware
 from attestation.tpm.identity import verify_ak, verify_holder
 from attestation.tpm.quote import Quote, verify_quote
@@ -78,8 +79,8 @@ _EXPIRED = {"ref": "ref.expired", "code": "code.expired", "environment": "enviro
 
 def appraise(token: bytes, subject: Subject, *, verifier: VerifierId) -> Claims:
     """Appraise one evidence token. Never raises for what the host sent: a failed check is part of the claims."""
-    tpm = _run(_TPM_STEPS, _Bench(token, subject), ear.INSTANCE_IDENTITY, ear.HARDWARE)
-    workload = _run(_WORKLOAD_STEPS, _Bench(token, subject), ear.EXECUTABLES)
+    tpm = _run(_TPM_STEPS, _Bench(token, subject), ear.INSTANCE_IDENTITY, ear.HARDWARE, chained=True)
+    workload = _run(_WORKLOAD_STEPS, _Bench(token, subject), ear.EXECUTABLES, chained=False)
     return Claims(
         issued=subject.at,
         profile=ear.PROFILE,
@@ -90,10 +91,10 @@ def appraise(token: bytes, subject: Subject, *, verifier: VerifierId) -> Claims:
     )
 
 
-def _run(steps: Sequence[tuple[str, Step]], bench: _Bench, *vector: int) -> Appraisal:
+def _run(steps: Sequence[tuple[str, Step]], bench: _Bench, *vector: int, chained: bool) -> Appraisal:
     checks: list[Check] = []
     for name, step in steps:
-        if bench.status == ear.CONTRAINDICATED:
+        if chained and bench.status == ear.CONTRAINDICATED:
             checks.append(Check(name=name, outcome=ear.NOT_RUN))
             continue
         try:
@@ -192,7 +193,7 @@ def _firmware(bench: _Bench) -> None:
 
 def _baseline(bench: _Bench) -> None:
     subject = bench.subject
-    found = subject.references.match(subject.node.pool, subject.challenge.bank, bench.record.pcrs)
+    found = subject.references.match(subject.node.pool, subject.challenge.bank, bench.record.pcrs, at=subject.at)
     if not isinstance(found, Baseline):
         if not found:
             raise Untrusted("ref.none", f"pool {subject.node.pool!r} has no baseline in this bank")
@@ -214,14 +215,17 @@ def _approved(kind: str) -> Step:
 
 
 def _usable(found: Baseline | Approval, kind: str, bench: _Bench) -> None:
-    """A reference value counts while it is active, or with a warning while it is obsolete."""
+    """A reference value counts while it is active, or with a warning while it is obsolete.
+
+    That it was revoked is said first: a value known to be bad stays a hard refusal when it expires as well.
+    """
     bench.facts[f"{kind}.name"], bench.facts[f"{kind}.state"] = found.name, found.state
     bench.references.add(found.name)
     family = "ref" if isinstance(found, Baseline) else kind
-    if found.expires is not None and bench.subject.at >= found.expires:
+    if found.state != "revoked" and has_expired(found, bench.subject.at):
         raise Untrusted(_EXPIRED[family], f"{kind} {found.name} expired")
     if found.state == "obsolete":
-        bench.status = ear.WARNING
+        bench.status = max(bench.status, ear.WARNING)
     elif found.state != "active":
         raise Untrusted(f"{family}.{found.state}", f"{kind} {found.name} is {found.state}: {found.provenance}")
 

@@ -17,6 +17,7 @@ strings, shorter before longer. (cbor2's `canonical=True` is the older RFC 7049 
 
 cbor2 hashes a key before anybody can look at its type, and the hash of an array is not secret: keys made to collide
 cost quadratic time. So a message above 4 KiB is first walked head by head, and refused if a container or tag is a key.
+A byte that stands for an empty map becomes an object of a hundred, so the same walk refuses too many items.
 
 `decode` lets cbor2 do the reading with its limits switched on, then checks types, and last that the value encodes back
 to exactly the bytes that arrived. That last check is what makes the encoding unique: it refuses long forms of
@@ -33,13 +34,15 @@ from attestation.errors import Malformed
 Value: TypeAlias = "int | bytes | str | bool | list[Value] | dict[Key, Value] | Tagged | None"
 Key: TypeAlias = int | bytes | str
 
-__all__ = ["Key", "Tagged", "Unencodable", "Value", "decode", "encode"]
+__all__ = ["MAX_ITEMS", "Key", "Tagged", "Unencodable", "Value", "decode", "encode"]
 
 # Tags that cbor2 6.3 would turn into Python objects (dates, regular expressions, bignums, shared references ...).
 _BUILT_IN_TAGS = (
     *(0, 1, 2, 3, 4, 5, 25, 28, 29, 30, 35, 36, 37, 52, 54, 100),
     *(256, 258, 260, 261, 1004, 43000, 55799),
 )
+MAX_ITEMS = 65536
+"""How many items a message may have, where nobody says otherwise: about a tenth of a second of reading."""
 
 
 class Unencodable(TypeError):
@@ -60,17 +63,25 @@ def encode(value: object) -> bytes:
     return cbor2.dumps(_normal(value, None))
 
 
-def decode(data: bytes, *, max_size: int, max_depth: int = 10, tags: frozenset[int] = frozenset()) -> Value:
+def decode(
+    data: bytes,
+    *,
+    max_size: int,
+    max_depth: int = 10,
+    max_items: int = MAX_ITEMS,
+    tags: frozenset[int] = frozenset(),
+) -> Value:
     """Decode `data`, at most `max_size` bytes with containers and tags nested at most `max_depth` deep.
 
-    `tags` are the tag numbers allowed, anywhere in the value. Raises `Malformed`: `cbor.size`, `cbor.syntax` (not CBOR,
-    a limit exceeded, an indefinite length, a duplicate key), `cbor.tag`, `cbor.type`, `cbor.range`, `cbor.key`, and
+    `max_items` counts everything that has a head: numbers, strings, containers, tags. `tags` are the tag numbers
+    allowed, anywhere in the value. Raises `Malformed`: `cbor.size`, `cbor.items`, `cbor.syntax` (not CBOR, a limit
+    exceeded, an indefinite length, a duplicate key), `cbor.tag`, `cbor.type`, `cbor.range`, `cbor.key`, and
     `cbor.not-deterministic` when the same value has another, shorter or better ordered, encoding.
     """
     if len(data) > max_size:
         raise Malformed("cbor.size", f"{len(data)} bytes, {max_size} allowed")
     if len(data) > _HARMLESS:
-        _refuse_container_keys(data)
+        _refuse_hostile_shapes(data, max_items)
     try:
         raw: object = cbor2.loads(
             data,
@@ -91,15 +102,18 @@ def decode(data: bytes, *, max_size: int, max_depth: int = 10, tags: frozenset[i
     return value
 
 
-def _refuse_container_keys(data: bytes) -> None:
-    """Walk the heads of all items (RFC 8949 section 3) and refuse a key of major type 4, 5 or 6.
+def _refuse_hostile_shapes(data: bytes, max_items: int) -> None:
+    """Walk the heads of all items (RFC 8949 section 3); refuse a key of major type 4, 5 or 6, and too many items.
 
     Everything else that is wrong with `data` is left to cbor2: the walk just ends there.
     """
-    position = 0
+    position = items = 0
     open_items = [1]  # how many items each open array or map still holds
     is_map = [False]
     while open_items and position < len(data):
+        items += 1
+        if items > max_items:
+            raise Malformed("cbor.items", f"more than {max_items} items")
         major, info = divmod(data[position], 32)
         if is_map[-1] and open_items[-1] % 2 == 0 and major in (4, 5, 6):
             raise Malformed("cbor.key", "a map key that is neither integer nor string")

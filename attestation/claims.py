@@ -51,8 +51,8 @@ class Appraisal(Wire):
     vector: Mapping[int, int] = label(1001, low=-128, high=127, most=8)
     checks: tuple[Check, ...] = label(-75101, most=128)
     facts: Mapping[str, str] = label(-75102, most=512)
-    anchors: tuple[str, ...] = label(-75103, most=64, ordered=True)
-    references: tuple[str, ...] = label(-75104, most=64, ordered=True)
+    anchors: tuple[str, ...] = label(-75103, most=128, ordered=True)
+    references: tuple[str, ...] = label(-75104, most=128, ordered=True)
 
     @property
     def failures(self) -> tuple[Check, ...]:

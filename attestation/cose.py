@@ -14,7 +14,7 @@ What `read_sign1` and then `UntrustedSign1.verify` check, in this order; `verify
     the allow-list of this type (`alg`, `kid` and `typ` are always on it).
  6. No label is in both headers.
  7. The unprotected header is empty, or its labels are on the allow-list (a receipt, 394, where one belongs).
- 8. `alg` and `kid` are protected.
+ 8. `alg` and `kid` are protected; `kid` has the length of a key's thumbprint, so that it fits wherever it is kept.
  9. `typ` equals the type expected: a token of one kind never passes for another.
 10. The payload is attached, or detached, as expected.
 11. There is no `crit`, or it is protected, well formed and names only labels that passed 5, which are understood.
@@ -71,6 +71,9 @@ TYP = 16
 RECEIPTS = 394
 VDS = 395
 VDP = 396
+
+KID_SIZE = 32
+"""A key id is a SHA-256 thumbprint (RFC 9679)."""
 
 _TAG = 18
 _TAGS = frozenset({_TAG})
@@ -167,6 +170,8 @@ def read_sign1(
     kid = header.get(KID)
     if type(header.get(ALG)) is not int or not isinstance(kid, bytes):  # (8)
         raise Malformed("cose.header.missing", "alg and kid must be protected")
+    if len(kid) != KID_SIZE:  # (8)
+        raise Malformed("cose.header.kid", f"{len(kid)} bytes, a thumbprint has {KID_SIZE}")
     if header.get(TYP) != typ:  # (9)
         raise Malformed("cose.typ", f"{header.get(TYP)!r:.80}, {typ!r} expected")
     if detached != (payload is None):  # (10)

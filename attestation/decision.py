@@ -38,7 +38,9 @@ _DRAINS = frozenset(
     {
         "authz.submitter",
         "authz.tenant",
+        "code.expired",
         "code.retired",
+        "environment.expired",
         "environment.retired",
         "node.pending",
         "node.retired",

@@ -30,7 +30,7 @@ class NodeRecord(Wire):
     pool: str = label(2, most=128)
     state: str = label(3, most=16)
     ek_digest: bytes = label(4, size=32)
-    ek_certificate: bytes = label(5, most=4096)
+    ek_certificate: bytes = label(5, most=8192)
     ek_public: bytes = label(6, most=1024)
     ak_public: bytes = label(7, most=1024)
     holder_public: bytes = label(8, most=1024)

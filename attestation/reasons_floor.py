@@ -15,6 +15,12 @@ _CBOR = {
         False,
         _SUBMITTER,
     ),
+    "cbor.items": (
+        "The message has more parts than this kind of message may have.",
+        "Send less: fewer inputs, outputs or records.",
+        False,
+        _SUBMITTER,
+    ),
     "cbor.syntax": (
         "The bytes are not CBOR within the limits allowed here.",
         "Use a client of the same release; the message may be cut short.",
@@ -82,6 +88,12 @@ _COSE = {
     "cose.header.missing": (
         "The signed message lacks a protected algorithm or key name.",
         "Put alg and kid into the protected header.",
+        False,
+        _DEV,
+    ),
+    "cose.header.kid": (
+        "The name of the key has another length than a key's name has.",
+        "Name the key by its thumbprint (RFC 9679).",
         False,
         _DEV,
     ),

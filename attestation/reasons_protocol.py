@@ -123,7 +123,7 @@ GRANT = {
     "lease.nonce": ("The lease answers another challenge: it was replayed.", _AGAIN, True, _OPERATOR),
     "lease.duration": ("The lease's expiry and duration disagree.", _SAME, False, _DEV),
     "report.grant": ("The report is about another grant.", _SAME, False, _DEV),
-    "report.halt": ("The report has a halt of an unknown class.", _SAME, False, _DEV),
+    "report.halt": ("The report has a halt of no known class, or without a reason code.", _SAME, False, _DEV),
 }
 
 ENROLMENT = {

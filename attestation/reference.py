@@ -71,6 +71,7 @@ class References(Wire):
     """All reference values in force, one version after another. A name, and a (kind, digest), occurs once."""
 
     MAX_SIZE = 16 << 20
+    MAX_ITEMS = 2_000_000
 
     version: int = label(1)
     baselines: tuple[Baseline, ...] = label(2, most=10_000)
@@ -118,11 +119,13 @@ class ReferenceSet:
         """The approval of this digest, or ``None``."""
         return self._approvals.get((kind, digest))
 
-    def match(self, pool: str, bank: int, values: Mapping[int, bytes]) -> Baseline | tuple[Mismatch, ...]:
+    def match(self, pool: str, bank: int, values: Mapping[int, bytes], *, at: int) -> Baseline | tuple[Mismatch, ...]:
         """The baseline of ``pool`` whose PCRs all equal ``values``, else what differs from the nearest one.
 
-        Where several match, the one in the best state counts, in the order active, obsolete, pending, retired,
-        revoked, save that a revoked match always wins: a value known to be bad is never excused by another baseline.
+        Where several match, the one in the best state counts, in the order active, obsolete, pending, retired, and
+        one that has not expired at ``at`` (Unix seconds) before one that has. But a revoked match always wins: a value
+        known to be bad is never excused by another baseline.
+
         An empty tuple means that the pool has no baseline in this bank.
         """
         matched: list[Baseline] = []
@@ -137,10 +140,16 @@ class ReferenceSet:
                 nearest = wrong
         if not matched:
             return nearest
-        return min(matched, key=lambda b: _PREFERENCE.index(b.state))
+        return min(matched, key=lambda b: (b.state != _REVOKED, has_expired(b, at), _PREFERENCE.index(b.state)))
 
 
-_PREFERENCE = ("revoked", "active", "obsolete", "pending", "retired")
+_REVOKED = "revoked"
+_PREFERENCE = ("active", "obsolete", "pending", "retired", _REVOKED)
+
+
+def has_expired(found: Baseline | Approval, at: int) -> bool:
+    """Whether a reference value has an end, and it has come by ``at`` (Unix seconds)."""
+    return found.expires is not None and at >= found.expires
 
 
 def _mismatches(baseline: Baseline, bank: int, values: Mapping[int, bytes]) -> tuple[Mismatch, ...]:

@@ -6,6 +6,7 @@ latency, and each output with the sequence of the lease under which it was writt
 
 import hashlib
 import hmac
+import re
 from collections.abc import Mapping
 
 from attestation.cose import PublicKey, Signer, sign1, verify_sign1
@@ -16,10 +17,18 @@ TYP = "application/interlock-report+cose"
 MAX_SIZE = 1 << 20
 HALT_CLASSES = ("hard", "drain", "stale")
 
+MAX_REASONS = 128
+"""As many as :class:`attestation.log.Record` holds."""
+
+_CODE = re.compile(r"[a-z0-9.-]+")
+
 
 @wire
 class HaltRecord(Wire):
-    """One halt: its class, its reason code, and microseconds from cause to frozen and to dead (absent: it was not)."""
+    """One halt: its class, its reason code, and microseconds from cause to frozen and to dead (absent: it was not).
+
+    The reason goes into the log's record, from a host that may lie: it must have the form of a code.
+    """
 
     klass: str = label(1, most=16)
     reason: str = label(2, most=128)
@@ -30,6 +39,8 @@ class HaltRecord(Wire):
         """Raise ``Malformed`` for an unknown class."""
         if self.klass not in HALT_CLASSES:
             raise Malformed("report.halt", f"{self.klass!r} is not one of {', '.join(HALT_CLASSES)}")
+        if _CODE.fullmatch(self.reason) is None:
+            raise Malformed("report.halt", f"{self.reason!r} has not the form of a reason code")
 
 
 @wire
@@ -58,6 +69,11 @@ class Report(Wire):
     leases: int = label(8)
     cgroup_empty: bool = label(9)
     code: bytes = label(11, size=32)
+
+    def check(self) -> None:
+        """Raise ``Malformed`` for more different reasons than the log's record of this report has room for."""
+        if len({halt.reason for halt in self.halts}) > MAX_REASONS:
+            raise Malformed("report.halt", f"more than {MAX_REASONS} different reasons")
 
     @property
     def digest(self) -> bytes:

@@ -198,7 +198,8 @@ def _optional(tp: Any) -> tuple[Any, bool]:
 
 
 class Wire:
-    """Base of every wire object; see the module's rules. ``MAX_SIZE`` is checked before anything is parsed.
+    """Base of every wire object; see the module's rules. ``MAX_SIZE`` is checked before anything is parsed, and so is
+    ``MAX_ITEMS`` (:func:`attestation.cbor.decode`) where the bytes are many.
 
     A class may have a method ``check()``: rules that join several fields. It raises ``Malformed`` and is called after
     every read.
@@ -207,6 +208,7 @@ class Wire:
     __slots__ = ()
 
     MAX_SIZE: ClassVar[int] = 65536
+    MAX_ITEMS: ClassVar[int] = cbor.MAX_ITEMS
     _members: ClassVar[tuple[_Member, ...]] = ()
     _by_label: ClassVar[dict[int, _Member]] = {}
     _check: ClassVar[Callable[[Any], None] | None] = None
@@ -249,7 +251,7 @@ class Wire:
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
         """Read the one encoding of this object. Raises ``Malformed``."""
-        return cls.from_value(cbor.decode(data, max_size=cls.MAX_SIZE))
+        return cls.from_value(cbor.decode(data, max_size=cls.MAX_SIZE, max_items=cls.MAX_ITEMS))
 
     @classmethod
     def layout(cls) -> list[tuple[int, str, Any, Bounds, bool]]:

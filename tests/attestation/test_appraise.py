@@ -12,7 +12,7 @@ from attestation.intent import sign_intent
 from attestation.node import ClockRecord
 from attestation.reference import Baseline
 from fixtures.attester import SoftTpm
-from tests.attestation.examples import CODE, ENVIRONMENT, HOLDER, ID, NONCE, SHA256, digest
+from tests.attestation.examples import CHALLENGE, CODE, ENVIRONMENT, HOLDER, ID, NONCE, SHA256, digest
 from tests.attestation.world import CA, World, booted
 
 TPM_CHECKS = (
@@ -184,6 +184,12 @@ REFUSED: dict[str, tuple[Spoil, str, str]] = {
     "a pending baseline": (_baseline(state="pending"), "tpm.baseline", "ref.pending"),
     "a retired baseline": (_baseline(state="retired"), "tpm.baseline", "ref.retired"),
     "a revoked baseline": (_baseline(state="revoked"), "tpm.baseline", "ref.revoked"),
+    "a revoked baseline that expired as well": (
+        _baseline(state="revoked", expires=1),
+        "tpm.baseline",
+        "ref.revoked",
+    ),
+    "a baseline that expires now": (_baseline(expires=CHALLENGE.issued), "tpm.baseline", "ref.expired"),
     "unknown code": (_approvals(ENVIRONMENT), "workload.code", "code.unknown"),
     "revoked code": (_approvals(replace(CODE, state="revoked"), ENVIRONMENT), "workload.code", "code.revoked"),
     "retired code": (_approvals(replace(CODE, state="retired"), ENVIRONMENT), "workload.code", "code.retired"),
@@ -192,6 +198,11 @@ REFUSED: dict[str, tuple[Spoil, str, str]] = {
         _approvals(replace(CODE, expires=1), ENVIRONMENT),
         "workload.code",
         "code.expired",
+    ),
+    "revoked code whose approval expired as well": (
+        _approvals(replace(CODE, state="revoked", expires=1), ENVIRONMENT),
+        "workload.code",
+        "code.revoked",
     ),
     "code approved as an environment": (
         _approvals(replace(CODE, kind="environment"), ENVIRONMENT),
@@ -223,7 +234,8 @@ def test_refuses(name: str) -> None:
     submod = claims.submods["workload" if check.startswith("workload") else "tpm"]
     outcomes = [c.outcome for c in submod.checks]
     place = outcomes.index(FAIL)
-    assert outcomes == [PASS] * place + [FAIL] + [NOT_RUN] * (len(outcomes) - place - 1)
+    after = NOT_RUN if submod is claims.submods["tpm"] else PASS
+    assert outcomes == [PASS] * place + [FAIL] + [after] * (len(outcomes) - place - 1)
     assert set(submod.vector.values()) == {ear.CONTRAINDICATED}
 
 
@@ -244,11 +256,42 @@ def test_an_obsolete_reference_value_is_a_warning(spoil: Spoil, submod: str) -> 
     assert {s.status for n, s in claims.submods.items() if n != submod} == {ear.AFFIRMING}
 
 
-def test_both_submodules_say_what_failed() -> None:
+def test_a_reference_value_counts_until_it_expires() -> None:
+    world = World()
+    assert world.appraise(_baseline(expires=world.at + 1)(world)).failures == ()
+
+
+def test_an_expired_baseline_does_not_hide_one_that_holds() -> None:
+    world = World()
+    old, new = replace(world.baseline, name="a", expires=world.at), replace(world.baseline, name="b", state="obsolete")
+    world.references = replace(world.references, baselines=(old, new))
+    assert world.appraise().submods["tpm"].facts["baseline.name"] == "b"
+
+
+def test_claims_have_room_for_every_name_that_may_occur_in_them() -> None:
+    world, long = World(), "n" * 128
+    world.node = replace(world.node, anchor=long)
+    world.references = replace(
+        world.references,
+        baselines=(replace(world.baseline, name=long),),
+        approvals=(replace(CODE, name=long), ENVIRONMENT),
+    )
+    claims = world.appraise()
+    assert ear.Claims.from_bytes(claims.to_bytes()) == claims
+
+
+def test_everything_that_failed_independently_is_told() -> None:
     world = World()
     world.references = replace(world.references, approvals=())
     claims = world.appraise(_extended(world))
-    assert [c.reason for c in claims.failures] == ["tpm.pcr.mismatch", "code.unknown"]
+    assert [c.reason for c in claims.failures] == ["tpm.pcr.mismatch", "code.unknown", "environment.unknown"]
+
+
+def test_a_warning_does_not_excuse_a_failure() -> None:
+    world = World()
+    claims = world.appraise(_approvals(replace(ENVIRONMENT, state="obsolete"))(world))
+    assert [c.reason for c in claims.failures] == ["code.unknown"]
+    assert claims.submods["workload"].status == ear.CONTRAINDICATED
 
 
 def test_a_mismatch_names_the_pcr() -> None:

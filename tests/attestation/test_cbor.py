@@ -276,7 +276,7 @@ WALKED = {
 def test_a_container_as_key_of_a_large_message_is_refused_before_cbor2_sees_it(name: str) -> None:
     data = bytes.fromhex(WALKED[name])
     with pytest.raises(Malformed) as caught:
-        cbor._refuse_container_keys(data)
+        cbor._refuse_hostile_shapes(data, 100)
     assert caught.value.reason == "cbor.key"
     with pytest.raises(Malformed):
         cbor.decode(data, max_size=10_000, tags=TAGS)
@@ -314,6 +314,23 @@ def test_a_large_message_cut_short_is_left_to_cbor2(tail: str) -> None:
     with pytest.raises(Malformed) as caught:
         cbor.decode(bytes.fromhex("83" + WIDE + tail), max_size=10_000)
     assert caught.value.reason == "cbor.syntax"
+
+
+@pytest.mark.parametrize("item", [{}, [], 0, "", b""], ids=repr)
+def test_a_large_message_of_many_small_items_is_refused_before_cbor2_sees_it(item: Any) -> None:
+    data = cbor2.dumps([item] * (1 << 21))
+    start = perf_counter()
+    with pytest.raises(Malformed, match=r"cbor\.items"):
+        cbor.decode(data, max_size=len(data))
+    assert perf_counter() - start < 1, "several seconds and hundreds of megabytes where each is made"
+
+
+def test_the_number_of_items_is_the_callers() -> None:
+    data = cbor.encode([b"x" * 5000, {1: 2}])
+    assert cbor.decode(data, max_size=len(data), max_items=5) == [b"x" * 5000, {1: 2}]
+    with pytest.raises(Malformed) as caught:
+        cbor.decode(data, max_size=len(data), max_items=4)
+    assert caught.value.reason == "cbor.items"
 
 
 def colliding_pairs(count: int) -> list[tuple[int, int]]:

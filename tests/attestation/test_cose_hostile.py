@@ -186,6 +186,9 @@ HOSTILE: dict[str, tuple[bytes, type[InterlockError], str]] = {
     "alg true": (message({ALG: True, KID: KEY.kid, TYP: TYPE}), Malformed, "cose.header.missing"),
     "kid as text": (message({ALG: ES256, KID: KEY.kid.hex(), TYP: TYPE}), Malformed, "cose.header.missing"),
     "kid null": (message({ALG: ES256, KID: None, TYP: TYPE}), Malformed, "cose.header.missing"),
+    "kid empty": (message({**GOOD, KID: b""}), Malformed, "cose.header.kid"),
+    "kid shortened": (message({**GOOD, KID: KEY.kid[:16]}), Malformed, "cose.header.kid"),
+    "kid longer than the log has room for": (message({**GOOD, KID: KEY.kid + b"\0"}), Malformed, "cose.header.kid"),
     # (9) typ
     "no typ": (message(without(TYP)), Malformed, "cose.typ"),
     "another typ": (message({**GOOD, TYP: "application/interlock-grant+cose"}), Malformed, "cose.typ"),
@@ -203,8 +206,6 @@ HOSTILE: dict[str, tuple[bytes, type[InterlockError], str]] = {
     "alg EdDSA signed by an Ed25519 key": (signed_by(EDWARDS, {**GOOD, ALG: EDDSA}), Untrusted, "cose.alg"),
     # (13) kid
     "kid of another key": (message({**GOOD, KID: OTHER.public.kid}), Untrusted, "cose.kid"),
-    "kid empty": (message({**GOOD, KID: b""}), Untrusted, "cose.kid"),
-    "kid shortened": (message({**GOOD, KID: KEY.kid[:16]}), Untrusted, "cose.kid"),
     "kid of the signer, another key": (
         signed_by(OTHER, {**GOOD, KID: OTHER.public.kid}),
         Untrusted,

@@ -35,6 +35,12 @@ DENIED: dict[str, tuple[dict[str, Any], tuple[str, ...], str]] = {
     "code unknown": ({"code": "unknown"}, ("code.unknown",), "hard"),
     "code pending": ({"code": "pending"}, ("code.pending",), "hard"),
     "code retired": ({"code": "retired"}, ("code.retired",), "drain"),
+    "code expired": ({"affirming": False, "failures": ("code.expired",)}, ("code.expired",), "drain"),
+    "environment expired": (
+        {"affirming": False, "failures": ("environment.expired",)},
+        ("environment.expired",),
+        "drain",
+    ),
     "code revoked": ({"code": "revoked"}, ("code.revoked",), "hard"),
     "code in no known state": ({"code": ""}, ("code.unknown",), "hard"),
     "environment unknown": ({"environment": "unknown"}, ("environment.unknown",), "hard"),

@@ -36,6 +36,8 @@ from tests.attestation.examples import (
     spoil,
 )
 
+NOW = CHALLENGE.issued
+
 REFUSED: dict[str, tuple[type[Wire], bytes, str]] = {
     "intent without a job name": (type(INTENT), spoil(INTENT, job=""), "intent.empty"),
     "intent without a command": (type(INTENT), spoil(INTENT, argv=()), "intent.empty"),
@@ -77,6 +79,16 @@ REFUSED: dict[str, tuple[type[Wire], bytes, str]] = {
     "report with an unknown class": (
         type(REPORT),
         spoil(REPORT, halts=(replace(REPORT.halts[0], klass="soft"),)),
+        "report.halt",
+    ),
+    "report with a reason that is no code": (
+        type(REPORT),
+        spoil(REPORT, halts=(replace(REPORT.halts[0], reason="drift\x1b[2J"),)),
+        "report.halt",
+    ),
+    "report with more reasons than a record holds": (
+        type(REPORT),
+        spoil(REPORT, halts=tuple(replace(REPORT.halts[0], reason=f"drift.{n}") for n in range(129))),
         "report.halt",
     ),
 }
@@ -231,7 +243,7 @@ def test_approvals_are_found_by_kind_and_digest() -> None:
 
 
 def test_a_baseline_matches_its_pool_bank_and_values() -> None:
-    assert _set(BASELINE).match("lab", SHA256, VALUES) == BASELINE
+    assert _set(BASELINE).match("lab", SHA256, VALUES, at=NOW) == BASELINE
 
 
 @pytest.mark.parametrize(
@@ -240,13 +252,13 @@ def test_a_baseline_matches_its_pool_bank_and_values() -> None:
     ids=["no baseline", "other pool", "other bank"],
 )
 def test_without_a_baseline_nothing_matches(pool: str, bank: int, baselines: tuple[Baseline, ...]) -> None:
-    assert _set(*baselines).match(pool, bank, VALUES) == ()
+    assert _set(*baselines).match(pool, bank, VALUES, at=NOW) == ()
 
 
 def test_a_mismatch_names_the_pcr_of_the_nearest_baseline() -> None:
     far = replace(BASELINE, name="far", pcrs={SHA256: dict.fromkeys(PCRS, (digest("x"),))})
     for baselines in ((far, BASELINE), (BASELINE, far)):
-        found = _set(*baselines).match("lab", SHA256, WRONG)
+        found = _set(*baselines).match("lab", SHA256, WRONG, at=NOW)
         assert isinstance(found, tuple)
         assert [(m.baseline, m.index) for m in found] == [("debian-12", 4)]
         assert found[0].text == (
@@ -258,21 +270,46 @@ def test_a_mismatch_names_the_pcr_of_the_nearest_baseline() -> None:
     "values", [{i: v for i, v in VALUES.items() if i != 7}, {**VALUES, 8: digest("8")}], ids=["fewer", "more"]
 )
 def test_other_pcrs_than_the_baseline_names_do_not_match(values: dict[int, bytes]) -> None:
-    found = _set(BASELINE).match("lab", SHA256, values)
+    found = _set(BASELINE).match("lab", SHA256, values, at=NOW)
     assert isinstance(found, tuple)
     assert len(found) == 1
 
 
 def test_an_unexpected_pcr_is_shown_without_expectation() -> None:
-    found = _set(BASELINE).match("lab", SHA256, {**VALUES, 8: digest("8")})
+    found = _set(BASELINE).match("lab", SHA256, {**VALUES, 8: digest("8")}, at=NOW)
     assert isinstance(found, tuple)
     assert "expected no value" in found[0].text
+
+
+def test_a_match_that_holds_comes_before_one_that_expired_and_a_revoked_one_before_both() -> None:
+    old, new = replace(BASELINE, name="old", expires=NOW), replace(BASELINE, name="new", state="retired")
+    for baselines in ((old, new), (new, old)):
+        assert _set(*baselines).match("lab", SHA256, VALUES, at=NOW) == new
+    bad = replace(BASELINE, name="bad", state="revoked", expires=NOW)
+    assert _set(old, new, bad).match("lab", SHA256, VALUES, at=NOW) == bad
+
+
+def test_a_report_may_halt_often_for_the_same_reasons() -> None:
+    halts = tuple(replace(REPORT.halts[0], reason=f"drift.{n % 128}") for n in range(1024))
+    report = replace(REPORT, halts=halts)
+    assert type(REPORT).from_bytes(report.to_bytes()) == report
+
+
+def test_references_have_room_for_a_fleet() -> None:
+    many = tuple(replace(CODE, digest=digest(str(n)), expires=NOW) for n in range(10_000))
+    references = replace(REFERENCES, approvals=many)
+    assert type(REFERENCES).from_bytes(references.to_bytes()) == references
+
+
+def test_a_node_keeps_a_certificate_as_long_as_enrolment_takes() -> None:
+    node = replace(NODE, ek_certificate=bytes(8192))
+    assert type(NODE).from_bytes(node.to_bytes()) == node
 
 
 def test_of_several_matches_the_revoked_one_wins_then_the_best() -> None:
     states = ("retired", "pending", "obsolete", "active", "revoked")
     for count in range(1, len(states) + 1):
         baselines = [replace(BASELINE, name=s, state=s) for s in states[:count]]
-        found = _set(*baselines).match("lab", SHA256, VALUES)
+        found = _set(*baselines).match("lab", SHA256, VALUES, at=NOW)
         assert isinstance(found, Baseline)
         assert found.state == states[count - 1]
