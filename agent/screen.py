@@ -43,6 +43,11 @@ def _more(also: tuple[str, ...]) -> str:
     return f" (and: {', '.join(also)})" if also else ""
 
 
+def _whom(party: str | None) -> str | None:
+    """Whom to ask, as the submitter reads it."""
+    return "nobody: you can do this yourself" if party == "submitter" else party
+
+
 def _one(text: str) -> str:
     """As one printable line, whatever control characters the text brings."""
     return "".join(each if each.isprintable() else " " for each in text)
@@ -114,7 +119,7 @@ def reason_text(name: str) -> list[str]:
         f"  what     {known.what}",
         f"  fix      {known.fix}",
         f"  retry    {retry}",
-        f"  ask      {known.ask}",
+        f"  ask      {_whom(known.ask)}",
     ]
 
 

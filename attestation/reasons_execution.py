@@ -79,7 +79,7 @@ HOLD: Final = {
     "limit.seconds": (
         "The job ran for as long as its grant permits.",
         "Ask for more seconds, or resume from the last checkpoint.",
-        True,
+        False,
         _SUBMITTER,
     ),
     "agent.gone": ("The agent ended, so the job was ended.", _AGAIN, True, _ADMIN),
