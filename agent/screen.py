@@ -33,7 +33,7 @@ def lines(ended: Ended) -> list[str]:
         "stopped": _stopped(ended),
         "fix": ended.fix,
         "retry": "may help without changing anything" if ended.retry else "does not help until something is changed",
-        "ask": ended.ask,
+        "ask": _whom(ended.ask),
         "receipt": receipt(ended),
     }
     return [f"interlock: {title} (exit {ended.exit_code})", *(f"  {k:{_WIDTH}}{_one(v)}" for k, v in rows.items() if v)]
