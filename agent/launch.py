@@ -201,6 +201,8 @@ def _job(start: Start, stdio: Stdio, status: Channel, rlimits: tuple[int | None,
     os.setresuid(start.uid, start.uid, start.uid)
     os.umask(0o022)
     os.chdir(CODE)
+    if not os.access(OUT, os.W_OK | os.X_OK):
+        raise PermissionError(f"{OUT} is not the job's own")
     for each in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
         signal.signal(each, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())

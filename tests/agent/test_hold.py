@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from agent import protocol
+from agent import launch, protocol
 from agent.cgroup import Cgroup, sweep
 from agent.clock import SECOND, now_ns
 from agent.hold import Halt, Hold, Limits
@@ -88,7 +88,7 @@ def test_what_a_job_finds_itself_in(job: Make, monkeypatch: pytest.MonkeyPatch) 
     assert (outcome.exit_code, outcome.halts, outcome.refused, outcome.leftover) == (0, (), None, 0)
     assert found["uid"] == found["gid"] == [UID] * 3
     assert found["groups"] == [4712]
-    assert found["cwd"] == "/run/interlock/out"
+    assert found["cwd"] == "/run/interlock/code"
     del found["env"]["LC_CTYPE"]  # the interpreter's own
     assert found["env"] == {
         "EPOCHS": "3",
@@ -391,7 +391,9 @@ def test_a_hard_halt_leaves_nobody(job: Make, source: str, frozen: bool) -> None
 
 def test_a_drained_job_that_checkpoints_in_time_leaves_by_itself(job: Make) -> None:
     made = job(
-        "import signal, sys\nsignal.signal(15, lambda *_: (open('checkpoint', 'w').close(), sys.exit(5)))\n" + IDLE
+        "import os, signal, sys\n"
+        "def end(*_): open(os.environ['INTERLOCK_OUT'] + '/checkpoint', 'w').close(); sys.exit(5)\n"
+        "signal.signal(15, end)\n" + IDLE
     )
     hold = made.start()
     assert made.line() == "up"
@@ -603,4 +605,39 @@ def test_an_agent_that_errs_in_its_own_callback_ends_the_job(job: Make, monkeypa
     hold.renew(made.chain.token(), now_ns())
     outcome = hold.wait(10)
     assert (outcome.cgroup_empty, outcome.halts[-1].reason) == (True, "deadman.died")
+    for thread in threading.enumerate():
+        if thread.name.startswith("hold-"):
+            thread.join(10)
     assert len(caught) == 1
+
+
+# --- commands --------------------------------------------------------------------------------------------------
+
+
+def test_how_a_command_is_found(tmp_path: Path) -> None:
+    programs, host = tmp_path / "env", tmp_path / "host"
+    for path, text in {
+        programs / "python": "\x7fELF",
+        programs / "torchrun": "#!/old/bin/python3.11\n",
+        programs / "tool": "#!/bin/sh\n",
+        programs / "empty": "",
+        host / "torchrun": "#!/bin/sh\n",
+        host / "script": "#!/usr/bin/python3\n",
+        host / "data": "",
+    }.items():
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+        path.chmod(0o644 if path.name == "data" else 0o755)
+    found = {
+        ("python", "-I", "x"): [f"{programs}/python", "-I", "x"],
+        ("torchrun", "x"): [f"{programs}/python", f"{programs}/torchrun", "x"],
+        ("tool",): [f"{programs}/tool"],
+        ("empty",): [f"{programs}/empty"],
+        ("script",): [f"{host}/script"],
+        (f"{host}/torchrun",): [f"{host}/torchrun"],
+    }
+    for argv, command in found.items():
+        assert launch.resolve(argv, str(host), programs) == command
+    for name in ("data", "nothing", f"{host}/data", f"{host}/nothing", str(host)):
+        with pytest.raises(Untrusted, match=r"launch\.command"):
+            launch.resolve((name,), str(host), programs)

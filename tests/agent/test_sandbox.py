@@ -111,21 +111,34 @@ def test_another_architectures_entry_ends_the_process(calls: Calls) -> None:
 # --- in real processes, which end with what they applied ---------------------------------------------------------
 
 
-def child(program: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    head = "import sys; sys.path.insert(0, sys.argv.pop(1))\nimport os, errno\nfrom agent import kernel, sandbox\n"
-    head += "from pathlib import Path\n"
-    return subprocess.run(
-        [sys.executable, "-I", "-c", head + program, HERE, *arguments], capture_output=True, text=True, timeout=20
-    )
+HEAD = """
+import os, errno, sys, threading
+sys.path.insert(0, sys.argv.pop(1))
+from pathlib import Path
+from agent import kernel, sandbox
 
-
-TRY = """
 def attempt(name, act):
     try: act()
     except OSError as error: print(name, errno.errorcode[error.errno])
     else: print(name, 'ok')
+
+def work():
+    {program}
+
+thread = threading.Thread(target=work)  # what is applied holds for this thread alone, and ends with it
+thread.start()
+thread.join()
 """
-WRITES = f"""{TRY}
+
+
+def child(program: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    text = HEAD.format(program=program.strip().replace("\n", "\n    "))
+    return subprocess.run(
+        [sys.executable, "-I", "-c", text, HERE, *arguments], capture_output=True, text=True, timeout=20
+    )
+
+
+WRITES = """
 root = Path(sys.argv[2])
 kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
 sandbox.apply_landlock(int(sys.argv[1]), [root / 'out', root / 'tmp'], [root / 'dev', '/proc'])
@@ -172,13 +185,12 @@ def test_landlock_writes_only_where_it_may(tmp_path: Path, abi: int) -> None:
     assert dict(line.rsplit(" ", 1) for line in done.stdout.splitlines()) == SAME | BY_ABI[abi]
 
 
-ALL = f"""{TRY}
+ALL = """
 print(*sandbox.apply([Path(sys.argv[1])], [Path('/dev')]))
 attempt('mount', lambda: kernel.mount('none', '/tmp', 'tmpfs', 0))
 attempt('unshare', lambda: kernel.unshare(kernel.CLONE_NEWNS))
-attempt('fork', lambda: os.waitpid(os.posix_spawn('/bin/true', ['true'], {{}}), 0))
-import threading
-thread = threading.Thread(target=print, args=('thread ok',)); thread.start(); thread.join()
+attempt('fork', lambda: os.waitpid(os.posix_spawn('/bin/true', ['true'], {}), 0))
+inner = threading.Thread(target=print, args=('thread ok',)); inner.start(); inner.join()
 """
 
 
