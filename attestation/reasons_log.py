@@ -6,6 +6,8 @@ _DEV = "developer"
 _ADMIN = "host admin"
 _OPERATOR = "operator"
 _SUBMITTER = "submitter"
+_BUNDLE_AGAIN = "Fetch the bundle again; if it stays so, keep both and raise an incident."
+_ALARM = "Keep the bundle as evidence and raise an incident: the verifier or its records were tampered with."
 _TOKEN = "Ask the operator for a new token."  # noqa: S105 - advice, not a secret
 _SLOW = "Ask for a new challenge; if this happens often, look at the host's TPM and network."
 
@@ -125,4 +127,26 @@ _STORE: Rows = {
     "grant.ended": ("The grant's job is over, or never began.", "Submit the job again.", False, _SUBMITTER),
 }
 
-LOG: tuple[Rows, ...] = (_MERKLE, _LOG, _STORE)
+_BUNDLE: Rows = {
+    "bundle.profile": ("The file is no bundle, or one of another release.", "Use a newer release.", False, _DEV),
+    "bundle.empty": ("The bundle has no record.", _BUNDLE_AGAIN, False, _OPERATOR),
+    "bundle.job": ("A record in the bundle is about another job.", _BUNDLE_AGAIN, False, _OPERATOR),
+    "bundle.missing": ("Records of this job are missing.", _BUNDLE_AGAIN, False, _OPERATOR),
+    "bundle.sequence": ("The records are not in the order of the log.", _BUNDLE_AGAIN, False, _OPERATOR),
+    "bundle.archive": ("What a record rests on is missing, altered or more.", _BUNDLE_AGAIN, False, _OPERATOR),
+    "bundle.unnamed": ("A record does not name what it rests on.", _ALARM, False, _OPERATOR),
+    "bundle.submitter": ("The intent was signed by another key than the record says.", _ALARM, False, _OPERATOR),
+    "bundle.intent": ("The records of one job are about several intents.", _ALARM, False, _OPERATOR),
+    "bundle.nonce": ("Two pieces of evidence answer one challenge: a replay.", _ALARM, False, _OPERATOR),
+    "bundle.grant": ("The grant is not the one that was decided on.", _ALARM, False, _OPERATOR),
+    "bundle.receipt": ("The receipt is for another entry of the log.", _ALARM, False, _OPERATOR),
+    "bundle.agreement": ("Grant and decision are about different things.", _ALARM, False, _OPERATOR),
+    "bundle.leases": ("Leases and their records do not fit.", _ALARM, False, _OPERATOR),
+    "bundle.code": ("Other code ran than was granted.", _ALARM, False, _OPERATOR),
+    "bundle.claims": ("The evidence, appraised again, gives other claims.", _ALARM, False, _OPERATOR),
+    "bundle.facts": ("The decision rests on other facts than were proven.", _ALARM, False, _OPERATOR),
+    "bundle.decision": ("The policy, asked again, decides otherwise.", _ALARM, False, _OPERATOR),
+    "root.keys": ("The file of public keys is not grant key and log key.", "Get root.pem again.", False, _OPERATOR),
+}
+
+LOG: tuple[Rows, ...] = (_MERKLE, _LOG, _STORE, _BUNDLE)

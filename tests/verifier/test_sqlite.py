@@ -105,7 +105,8 @@ def test_it_says_when_it_cannot_open(tmp_path: Path) -> None:
         open_sqlite(tmp_path)
 
 
-def test_it_needs_a_write_ahead_log() -> None:
+def test_it_needs_a_write_ahead_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(Unavailable, match="no write-ahead log"):
         SqliteStore(Path(":memory:"), origin=ORIGIN, key=LOG.public)
 

@@ -1,0 +1,94 @@
+"""Bundle: everything about one job in one file, for somebody who has two public keys and nothing else.
+
+========== =========================================================================================================
+label 1    the profile, so that a file of another kind is not taken for one
+label 2    the job: the id of its grant (a denied request has one too)
+label 3    one signed checkpoint of the log
+label 4    all records of the job in order, each with its index and its inclusion path under that checkpoint
+label 5    the archive: every byte string that a record names by its SHA-256, ascending, each once, and no other
+label 6    the signed grant, with its receipt; absent where the request was denied
+label 7    the signed leases in order, each with its receipt
+========== =========================================================================================================
+
+Intents, evidence and reports are in the archive as they were signed. Grants and leases are archived as payloads, and
+their signed forms are beside it: the identity of both is their payload (ECDSA signatures are malleable).
+
+This module is the format; :mod:`attestation.audit` says whether what is in it is true.
+"""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from attestation import grant, lease
+from attestation.errors import Malformed
+from attestation.keys import EDDSA, ES256, PublicKey
+from attestation.wire import Wire, label, wire
+
+PROFILE = "tag:interlock,2026:bundle/1"
+MAX_SIZE = 1 << 30
+_MAX_BLOB = 16 << 20
+_END = b"-----END PUBLIC KEY-----\n"
+
+
+@wire
+class Leaf(Wire):
+    """One record: its index in the log, its bytes, and its inclusion path, lowest sibling first."""
+
+    index: int = label(1)
+    record: bytes = label(2, most=65536)
+    path: tuple[bytes, ...] = label(3, most=64)
+
+
+@wire
+class Bundle(Wire):
+    """See the module."""
+
+    MAX_SIZE = MAX_SIZE
+    MAX_ITEMS = MAX_SIZE
+
+    profile: str = label(1, most=64, default=PROFILE)
+    job: bytes = label(2, size=16)
+    checkpoint: bytes = label(3, most=16384)
+    leaves: tuple[Leaf, ...] = label(4, most=1_000_000)
+    archive: tuple[bytes, ...] = label(5, most=_MAX_BLOB, ordered=True)
+    grant: bytes | None = label(6, most=grant.MAX_SIZE, default=None)
+    leases: tuple[bytes, ...] = label(7, most=lease.MAX_SIZE * 64, default=())
+
+    def check(self) -> None:
+        """Raise ``Malformed`` for another profile, or a bundle without records."""
+        if self.profile != PROFILE:
+            raise Malformed("bundle.profile", f"{self.profile!r} is not {PROFILE}")
+        if not self.leaves:
+            raise Malformed("bundle.empty", "a bundle has at least one record")
+
+    def blobs(self) -> Mapping[bytes, bytes]:
+        """The archive by SHA-256."""
+        return {hashlib.sha256(data).digest(): data for data in self.archive}
+
+
+def archived(blobs: Iterable[bytes]) -> tuple[bytes, ...]:
+    """Blobs as a bundle has them: ascending, each once."""
+    return tuple(sorted(set(blobs)))
+
+
+@dataclass(frozen=True, slots=True)
+class Root:
+    """What an auditor pins: the key that signs grants and leases, and the key of the log."""
+
+    grant: PublicKey
+    log: PublicKey
+
+    @classmethod
+    def from_pem(cls, data: bytes) -> "Root":
+        """Read ``root.pem``: the grant key (ES256), then the log key (Ed25519), nothing else.
+
+        Raises ``Malformed("root.keys")``, and what :meth:`PublicKey.from_pem` raises.
+        """
+        first, end, second = data.partition(_END)
+        if not end or second.count(_END) != 1 or not second.endswith(_END):
+            raise Malformed("root.keys", "root.pem holds two public keys, PEM: grant key, log key")
+        keys = cls(PublicKey.from_pem(first + end), PublicKey.from_pem(second))
+        if (keys.grant.alg, keys.log.alg) != (ES256, EDDSA):
+            raise Malformed("root.keys", "the grant key is P-256 and comes first, the log key is Ed25519")
+        return keys
