@@ -15,6 +15,7 @@ _HTTP = {
     "http.type": ("The request's body is of a type that is not read here.", "Send application/cbor.", False, _DEV),
     "http.rate": ("Too many requests that name nobody known.", "Wait a second.", True, _ADMIN),
     "http.path": ("There is nothing at this address.", "Use software of the same release.", False, _DEV),
+    "http.query": ("A parameter of the address is not what it must be.", "Correct the parameter.", False, _DEV),
     "watch.full": (
         "Too many hosts wait for hints.",
         "Renew in time; raise watchers in settings.toml.",

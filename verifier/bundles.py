@@ -22,12 +22,11 @@ def make_bundle(verifier: Verifier, cti: bytes) -> bytes:
     records = [(entry, Record.from_bytes(entry.record)) for entry in entries if entry.index < head.size]
     blobs = {digest: verifier.document(digest) for _, record in records for digest in record.digests.values()}
     grants = [_grant(verifier, entry, blobs[record.digests["grant"]]) for entry, record in records if _allows(record)]
+    paths = [store.inclusion(entry.index, head.size) for entry, _ in records]
     return Bundle(
         job=cti,
         checkpoint=head.note,
-        leaves=tuple(
-            Leaf(index=e.index, record=e.record, path=store.inclusion(e.index, head.size)) for e, _ in records
-        ),
+        leaves=tuple(Leaf(index=e.index, record=e.record, path=p) for (e, _), p in zip(records, paths, strict=True)),
         archive=archived(blobs.values()),
         grant=grants[0] if grants else None,
         leases=tuple(

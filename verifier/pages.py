@@ -100,7 +100,7 @@ class Pages:
         """The node's number, as soon as it is not ``since`` any more."""
         node, since = request.query_params.get("node", ""), request.query_params.get("since", "")
         if not since.isascii() or not since.isdigit() or len(since) > 18:
-            raise Malformed("http.path", "since is a number")
+            raise Malformed("http.query", "since is a number")
         if self._verifier.store.node(node) is None:
             raise Untrusted("node.unknown", "no node has that name")
         version = await self._verifier.watch.wait(node, int(since), api.WATCH_SECONDS)
