@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, TypeVar
 
+from agent import protocol
 from agent.cgroup import find_root
 from agent.clock import SECOND, now_ns
 from agent.hold import Hold, JobSpec, Limits
@@ -52,7 +53,7 @@ class Chain:
 
 
 def ago(seconds: float) -> int:
-    """A time for `asked_at_ns`: with leases of 10 s, `ago(9.5)` leaves half a second."""
+    """A time for `asked_at_ns`: with leases of 10 s, `ago(9.8)` leaves 0.2 s."""
     return now_ns() - int(seconds * SECOND)
 
 
@@ -141,6 +142,13 @@ class Job:
 
     def renew(self, asked_at_ns: int | None = None, **changes: object) -> None:
         self.hold.renew(self.chain.token(**changes), asked_at_ns or now_ns())
+
+    def run_out(self, left: float = 0.2) -> protocol.Renewed:
+        """Once it runs, leave it this many seconds of lease."""
+        self.events.wait(protocol.Started)
+        count = sum(isinstance(each, protocol.Renewed) for each in self.events.seen)
+        self.renew(ago(10 - left))
+        return self.events.wait(protocol.Renewed, count + 1)
 
     def line(self) -> str:
         """The next line that the job prints."""

@@ -63,6 +63,18 @@ class Keeper:
             descriptors,
         )
 
+    def begin(self, *, frozen: bool) -> protocol.Frozen | None:
+        """Start, and let the lease run out where it shall be frozen."""
+        self.start()
+        assert isinstance(self.hear(), protocol.Started)
+        if not frozen:
+            return None
+        self.channel.send(protocol.LeaseUpdate(token=self.job.chain.token(), asked_at_ns=ago(9.8)))
+        assert isinstance(self.hear(), protocol.Renewed)
+        heard = self.hear()
+        assert isinstance(heard, protocol.Frozen)
+        return heard
+
     def hear(self) -> Wire:
         received = self.channel.receive()
         assert received is not None
@@ -136,10 +148,7 @@ DURING: dict[str, Callable[[Keeper], object]] = {
 @pytest.mark.parametrize("frozen", [False, True], ids=["running", "frozen"])
 def test_a_broken_agent_ends_its_job(spawn: Spawn, act: Callable[[Keeper], object], frozen: bool) -> None:
     keeper = spawn()
-    keeper.start(ago(9.6) if frozen else None)
-    assert isinstance(keeper.hear(), protocol.Started)
-    if frozen:
-        assert isinstance(keeper.hear(), protocol.Frozen)
+    keeper.begin(frozen=frozen)
     act(keeper)
     dead = keeper.hear()
     assert isinstance(dead, protocol.Dead)
@@ -151,10 +160,7 @@ def test_a_broken_agent_ends_its_job(spawn: Spawn, act: Callable[[Keeper], objec
 @pytest.mark.parametrize("frozen", [False, True], ids=["running", "frozen"])
 def test_the_end_of_the_channel_ends_the_job(spawn: Spawn, frozen: bool) -> None:
     keeper = spawn()
-    keeper.start(ago(9.6) if frozen else None)
-    assert isinstance(keeper.hear(), protocol.Started)
-    if frozen:
-        assert isinstance(keeper.hear(), protocol.Frozen)
+    keeper.begin(frozen=frozen)
     before = now_ns()
     keeper.channel.close()
     assert keeper.group._wait("populated 0", 5) - before < SECOND
@@ -175,8 +181,9 @@ def test_an_error_of_its_own_ends_the_job(spawn: Spawn) -> None:
 
 def test_a_group_that_does_not_freeze_is_killed(spawn: Spawn) -> None:
     keeper = spawn("def stuck(*_): raise deadman.Stuck('a page that never arrives')\ndeadman.Cgroup.freeze = stuck")
-    keeper.start(ago(9.6))
-    assert isinstance(keeper.hear(), protocol.Started)
+    keeper.begin(frozen=False)
+    keeper.channel.send(protocol.LeaseUpdate(token=keeper.job.chain.token(), asked_at_ns=ago(9.8)))
+    assert isinstance(keeper.hear(), protocol.Renewed)
     dead = keeper.hear()
     assert isinstance(dead, protocol.Dead)
     assert (dead.klass, dead.reason, dead.frozen_ns) == ("stale", "lease.expired", None)
@@ -223,10 +230,8 @@ def test_a_group_that_is_not_there(spawn: Spawn) -> None:
 
 def test_a_lease_that_is_only_read_after_the_hold_time_does_not_thaw(spawn: Spawn) -> None:
     keeper = spawn()
-    keeper.start(ago(9.6))
-    assert isinstance(keeper.hear(), protocol.Started)
-    frozen = keeper.hear()
-    assert isinstance(frozen, protocol.Frozen)
+    frozen = keeper.begin(frozen=True)
+    assert frozen is not None
     os.kill(keeper.process.pid, signal.SIGSTOP)
     keeper.channel.send(protocol.LeaseUpdate(token=keeper.job.chain.token(), asked_at_ns=now_ns()))
     timer = Timer()

@@ -282,10 +282,10 @@ def test_a_grant_starts_one_run(job: Make) -> None:
 
 def test_leases_follow_one_another(job: Make) -> None:
     made = job(TICK)
-    made.start(ago(9.6))
+    made.start(ago(5))
     first = made.events.wait(protocol.Started).until_ns
     for sequence in range(1, 5):
-        made.renew(ago(9.5))
+        made.renew(ago(4))
         renewed = made.events.wait(protocol.Renewed, sequence)
         assert renewed.sequence == sequence
         assert renewed.until_ns > first
@@ -325,18 +325,19 @@ def test_a_lease_that_is_not_believed_changes_nothing(job: Make, reason: str, re
 
 def test_silence_freezes_at_the_end_of_the_lease_and_a_fresh_lease_thaws(job: Make) -> None:
     made = job(TICK)
-    hold = made.start(ago(9.7))
-    started = made.events.wait(protocol.Started)
+    hold = made.start()
+    lease = made.run_out()
     frozen = made.events.wait(protocol.Frozen)
-    assert (frozen.reason, frozen.cause_ns) == ("lease.expired", started.until_ns)
+    assert (frozen.reason, frozen.cause_ns) == ("lease.expired", lease.until_ns)
     assert 0 <= frozen.frozen_ns - frozen.cause_ns <= FREEZE_BOUND_NS
     assert hold.group.is_frozen()
     while select.select([made.output], [], [], 0.1)[0]:  # what it printed before; then nothing
         os.read(made.output.fileno(), 65536)
+    held = made.chain.last
     hold.renew(made.chain.token(sequence=7), now_ns())
     made.events.wait(protocol.LeaseRefused)
     assert hold.group.is_frozen()
-    made.chain.last = replace(made.chain.lease(), sequence=0, previous=bytes(32))
+    made.chain.last = held
     made.renew()
     thawed = made.events.wait(protocol.Thawed)
     assert made.line().endswith("tick")
@@ -354,7 +355,9 @@ def test_after_the_hold_time_the_job_is_killed(job: Make, source: str) -> None:
         made.changes["hold_seconds"] = 0.2
     else:
         made.chain.hold = 0
-    outcome = made.start(ago(9.7)).wait(10)
+    hold = made.start()
+    made.run_out()
+    outcome = hold.wait(10)
     hold_ns = SECOND // 5 if source == "agent" else 0
     first, last = outcome.halts
     assert (first.reason, last.klass, last.reason) == ("lease.expired", STALE, "lease.hold")
@@ -372,9 +375,10 @@ def test_after_the_hold_time_the_job_is_killed(job: Make, source: str) -> None:
 @pytest.mark.parametrize("frozen", [False, True], ids=["running", "frozen"])
 def test_a_hard_halt_leaves_nobody(job: Make, source: str, frozen: bool) -> None:
     made = job(source)
-    hold = made.start(ago(9.5) if frozen else now_ns())
+    hold = made.start()
     assert made.line() == "up"
     if frozen:
+        made.run_out()
         made.events.wait(protocol.Frozen)
     cause = now_ns()
     hold.halt(HARD, "tpm.pcr.mismatch", cause)
@@ -420,9 +424,9 @@ def test_a_drained_job_that_does_not_listen_is_killed_when_its_grace_is_over(job
 
 def test_a_drain_never_goes_beyond_the_lease(job: Make) -> None:
     made = job(DEAF)
-    hold = made.start(ago(9.6))
+    hold = made.start()
     assert made.line() == "up"
-    until = made.events.wait(protocol.Started).until_ns
+    until = made.run_out(0.4).until_ns
     hold.drain("grant.revoked")
     [halt] = hold.wait(10).halts
     assert halt.dead_ns is not None
@@ -431,8 +435,9 @@ def test_a_drain_never_goes_beyond_the_lease(job: Make) -> None:
 
 def test_a_lease_during_a_drain_counts(job: Make) -> None:
     made = job(DEAF, Limits(seconds=60, memory_mb=512, processes=40, grace_seconds=0.6))
-    hold = made.start(ago(9.6))
+    hold = made.start()
     assert made.line() == "up"
+    made.run_out(0.4)
     hold.drain("grant.revoked")
     made.renew()
     [halt] = hold.wait(10).halts
@@ -442,7 +447,8 @@ def test_a_lease_during_a_drain_counts(job: Make) -> None:
 
 def test_a_frozen_job_cannot_be_drained_and_is_killed(job: Make) -> None:
     made = job()
-    hold = made.start(ago(9.7))
+    hold = made.start()
+    made.run_out()
     made.events.wait(protocol.Frozen)
     hold.drain("grant.revoked")
     outcome = hold.wait(10)
@@ -480,9 +486,10 @@ def test_signals_are_handed_to_the_main_process(job: Make) -> None:
 @pytest.mark.parametrize("frozen", [False, True], ids=["running", "frozen"])
 def test_a_killed_deadman_takes_the_job_along(job: Make, source: str, frozen: bool) -> None:
     made = job(source)
-    hold = made.start(ago(9.5) if frozen else now_ns())
+    hold = made.start()
     assert made.line() == "up"
     if frozen:
+        made.run_out()
         made.events.wait(protocol.Frozen)
     cause = now_ns()
     os.kill(hold.deadman_pid, signal.SIGKILL)
@@ -498,7 +505,8 @@ def test_a_killed_deadman_takes_the_job_along(job: Make, source: str, frozen: bo
 def test_a_killed_deadman_takes_the_job_along_without_any_agent(job: Make) -> None:
     """The kernel alone: parent-death signal, then the PID namespace; nobody writes cgroup.kill."""
     made = job(ESCAPEES["forked twice, own session"])
-    hold = made.start(ago(9.5))
+    hold = made.start()
+    made.run_out()
     made.events.wait(protocol.Frozen)
     group, [init, *_] = hold.group, hold.group.processes()
     watched = [os.pidfd_open(pid) for pid in group.processes()]
@@ -536,8 +544,8 @@ def test_a_hung_deadman_is_ended_when_it_misses_a_halt(job: Make) -> None:
 
 def test_a_hung_deadman_is_ended_when_its_lease_is_over(job: Make) -> None:
     made = job()
-    hold = made.start(ago(9.5))
-    until = made.events.wait(protocol.Started).until_ns
+    hold = made.start()
+    until = made.run_out().until_ns
     os.kill(hold.deadman_pid, signal.SIGSTOP)
     outcome = hold.wait(10)
     assert outcome.cgroup_empty
@@ -561,21 +569,23 @@ sys.path.insert(0, sys.argv[1])
 from pathlib import Path
 from tests.agent.holding import *
 made = Job(Path(sys.argv[2]), sys.argv[3])
-made.start(ago(float(sys.argv[4])))
+made.start()
 made.line() == 'up' or sys.exit(1)
-if float(sys.argv[4]): made.events.wait(protocol.Frozen)
+if sys.argv[4] == 'frozen':
+    made.run_out()
+    made.events.wait(protocol.Frozen)
 print(made.hold.group.path, made.hold.deadman_pid, flush=True)
 threading.Event().wait()
 """
 
 
-@pytest.mark.parametrize("age", ["0", "9.5"], ids=["running", "frozen"])
+@pytest.mark.parametrize("state", ["running", "frozen"])
 @pytest.mark.parametrize("source", [DEAF, ESCAPEES["forked twice, own session"]])
-def test_a_killed_agent_takes_the_job_along(tmp_path: Path, source: str, age: str) -> None:
+def test_a_killed_agent_takes_the_job_along(tmp_path: Path, source: str, state: str) -> None:
     here = str(Path(__file__).parent.parent.parent)
     program = AGENT.replace("import *", "import *; from agent import protocol")
     agent = subprocess.Popen(
-        [sys.executable, "-I", "-c", program, here, str(tmp_path / "job"), source, age],
+        [sys.executable, "-I", "-c", program, here, str(tmp_path / "job"), source, state],
         stdout=subprocess.PIPE,
         text=True,
     )
