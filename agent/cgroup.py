@@ -18,6 +18,7 @@ from typing import Final
 from agent.clock import SECOND, now_ns
 
 SUBTREE: Final = "interlock"
+_REREAD_MS: Final = 1
 _CONTROLLERS: Final = ("memory", "pids")
 
 
@@ -133,7 +134,11 @@ class Cgroup:
             file.write(text)
 
     def _wait(self, wanted: str, timeout_s: float) -> int:
-        """Wait for a line of cgroup.events, which the kernel announces with POLLPRI."""
+        """Wait for a line of cgroup.events.
+
+        The kernel announces it with POLLPRI, but only once in 10 ms (CGROUP_FILE_NOTIFY_MIN_INTV in kernel/cgroup/
+        cgroup.c); so the file is also read again every millisecond.
+        """
         end = now_ns() + int(timeout_s * SECOND)
         try:
             descriptor = os.open(self.path / "cgroup.events", os.O_RDONLY | os.O_CLOEXEC)
@@ -146,7 +151,7 @@ class Cgroup:
                 left = end - now_ns()
                 if left <= 0:
                     raise Stuck(f"{self.path}: no '{wanted}' within {timeout_s} s")
-                poll.poll(left / 1e6)
+                poll.poll(min(left / 1e6, _REREAD_MS))
             return now_ns()
         finally:
             os.close(descriptor)
