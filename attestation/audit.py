@@ -17,7 +17,8 @@ that has nothing to look at (a denied request has no grant) says so, and passes.
 12. leases: signed, in the log, each following the one before, each for evidence that answers its challenge.
 13. report: the holder key has signed the report, about this grant and the code that was granted.
 14. appraisal: appraised again, each evidence gives the archived claims, byte for byte.
-15. decision: decided again, the claims give the archived facts, and the outcome that the record states.
+15. decision: decided again, the claims give the archived facts, and the outcome that the record states. (A request
+    that was denied before it was appraised was denied because its intent is not signed by who it names.)
 
 Not checked, because it cannot be offline: that a challenge was drawn at random and redeemed once; facts of the moment
 (what else ran, that a grant was revoked or an intent used before), which a denial may rest on and which are listed;
@@ -309,6 +310,8 @@ def _decision(audit: _Audit) -> str:
         if record.sequence in audit.claims:
             rederive.verify_facts(audit.archive, record, audit.claims[record.sequence])
             further |= {*rederive.verify_decision(record, rederive.decide_again(audit.archive, record))}
+        elif record.outcome == "deny":
+            rederive.verify_refusal(audit.archive, record)
     unjudged = [record for _, record in audit.accepted("decision") if record.sequence not in audit.claims]
     if unjudged:
         raise Untrusted("bundle.decision", "a decision that allows has no claims to be derived from")

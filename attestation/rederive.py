@@ -22,9 +22,9 @@ from attestation.appraise import Subject, appraise
 from attestation.challenge import Challenge
 from attestation.claims import Claims
 from attestation.decision import Decision, Facts, decide, facts_from
-from attestation.errors import Malformed, Untrusted
+from attestation.errors import InterlockError, Malformed, Untrusted
 from attestation.evidence import read_evidence
-from attestation.intent import read_intent
+from attestation.intent import read_intent, verify_intent
 from attestation.keys import PublicKey
 from attestation.log import Record
 from attestation.node import NodeRecord, Submitter
@@ -133,6 +133,20 @@ def verify_decision(record: Record, decision: Decision) -> tuple[str, ...]:
         told = "allow" if decision.allow else ", ".join(decision.reasons)
         raise Untrusted("bundle.decision", f"record {record.sequence} says {record.outcome}, decided again: {told}")
     return further
+
+
+def verify_refusal(archive: Archive, record: Record) -> None:
+    """Check a denial that nothing was appraised for: the intent's signature fails, for the reason that it states.
+
+    Raises ``Untrusted("bundle.decision")`` where it does not fail, or otherwise.
+    """
+    submitter = Submitter.from_bytes(archive.named(record, "submitter"))
+    try:
+        verify_intent(archive.named(record, "intent"), PublicKey.from_spki(submitter.spki))
+    except InterlockError as error:
+        if error.reason in record.reasons:
+            return
+    raise Untrusted("bundle.decision", f"record {record.sequence}: nothing in the archive explains the denial")
 
 
 def decide_again(archive: Archive, record: Record, policy: Policy | None = None) -> Decision:
