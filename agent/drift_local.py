@@ -6,10 +6,12 @@ raises `Untrusted` when it is not.
 | Reason | What was seen |
 |---|---|
 | `drift.code` | the staged tree is not as it was left: another inode, size, time, name or link |
-| `drift.process` | a process in the job's group that is of another user, or not a descendant of the job's init |
+| `drift.process` | a process in the job's group that is of another user, not a descendant of its init, or traced |
 | `drift.clock` | the wall clock was set: it moved by more than two seconds against BOOTTIME between two looks |
 
-A process that goes away while it is looked at is no finding.
+A process that goes away while it is looked at is no finding. A job cannot trace (agent/sandbox.py), so a tracer is from
+outside. What is not seen: the submitter's own processes outside the job may write to its memory through /proc where
+the kernel has no Yama or its `ptrace_scope` is 0.
 """
 
 import os
@@ -71,25 +73,25 @@ def process_look(hold: Hold, uid: int) -> Look:
 
 def _check_process(pid: int, uid: int, namespace: str) -> None:
     try:
-        users, theirs = _users(pid), _namespace(pid)
+        status, theirs = _status(pid), _namespace(pid)
     except OSError:
         return
+    users = {int(each) for each in status["Uid"].split()}  # real, effective, saved, file system
     if users != {uid}:
         raise Untrusted("drift.process", f"process {pid} runs as {sorted(users)}, the job as {uid}")
     if theirs != namespace:
         raise Untrusted("drift.process", f"process {pid} was not started by the job")
+    if int(status["TracerPid"]):
+        raise Untrusted("drift.process", f"process {pid} is traced by process {int(status['TracerPid'])}")
 
 
 def _namespace(pid: int) -> str:
     return str(Path(f"/proc/{pid}/ns/pid").readlink())
 
 
-def _users(pid: int) -> set[int]:
-    """Real, effective, saved and file system user of a process (proc(5), status)."""
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("Uid:"):
-            return {int(each) for each in line.split()[1:]}
-    raise ProcessLookupError(pid)
+def _status(pid: int) -> dict[str, str]:
+    """The fields of proc(5), status."""
+    return dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
 
 
 def clock_look(read: Callable[[], int] = time.time_ns, base: Callable[[], int] = now_ns) -> Look:

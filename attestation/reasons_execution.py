@@ -102,8 +102,8 @@ DRIFT: Final = {
         _ADMIN,
     ),
     "drift.process": (
-        "A process that does not belong to the job was put into its control group.",
-        "Find out who moved or started it: only root can.",
+        "A process that is not the job's was put into its control group, or one of the job's is being traced.",
+        "Find out who did it; kernel.yama.ptrace_scope=1 keeps a user's other processes from tracing.",
         False,
         _ADMIN,
     ),

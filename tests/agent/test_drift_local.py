@@ -1,6 +1,7 @@
 """Local drift: staged code, foreign processes, the wall clock (agent/drift_local.py)."""
 
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -87,6 +88,31 @@ def test_a_stranger_in_the_group_is_seen(job: Job, user: int, prefix: list[str])
         with pytest.raises(Untrusted, match=r"drift\.process"):
             look()
         stranger.stdin.close()
+
+
+TRACE = """
+import ctypes, sys
+libc = ctypes.CDLL(None)
+print(libc.ptrace(0x4206, int(sys.argv[1]), None, None), flush=True)  # PTRACE_SEIZE
+sys.stdin.read()
+"""
+
+
+@pytest.mark.root
+def test_a_tracer_is_seen(job: Job) -> None:
+    look = process_look(job.hold, UID)
+    assert job.line() == "up"
+    init = job.events.wait(protocol.Started).pid
+    main = next(pid for pid in job.hold.group.processes() if pid != init)
+    command = [sys.executable, "-I", "-S", "-c", TRACE, str(main)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as tracer:
+        assert tracer.stdin is not None
+        assert tracer.stdout is not None
+        assert tracer.stdout.readline() == b"0\n"
+        with pytest.raises(Untrusted, match=r"drift\.process: process \d+ is traced"):
+            look()
+        tracer.stdin.close()
+    look()
 
 
 @pytest.mark.root

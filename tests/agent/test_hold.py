@@ -15,7 +15,7 @@ import pytest
 
 from agent import launch, protocol
 from agent.cgroup import Cgroup, sweep
-from agent.clock import SECOND, now_ns
+from agent.clock import SECOND, Timer, now_ns
 from agent.hold import Halt, Hold, Limits
 from agent.protocol import DRAIN, HARD, STALE
 from attestation.cose import ES256, SoftwareSigner
@@ -519,6 +519,19 @@ def test_a_killed_deadman_takes_the_job_along_without_any_agent(job: Make) -> No
     made.events.changed.release()
     assert init > 0
     assert hold.wait(10).cgroup_empty
+
+
+@pytest.mark.parametrize("after_ms", range(0, 120, 10))
+def test_a_deadman_killed_at_any_moment_of_the_start_leaves_nobody(job: Make, after_ms: int) -> None:
+    made = job(ESCAPEES["forked twice, own session"])
+    hold = made.start()
+    timer = Timer()
+    timer.arm(now_ns() + after_ms * SECOND // 1000)
+    assert select.select([timer], [], [], 5)[0]
+    timer.close()
+    os.kill(hold.deadman_pid, signal.SIGKILL)
+    outcome = hold.wait(10)
+    assert (outcome.halts[-1].reason, outcome.cgroup_empty) == ("deadman.died", True)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
