@@ -10,6 +10,8 @@ from rich.table import Table
 
 _TIMES = frozenset({"expires", "enrolled", "lease_end"})
 _SHORT = 40
+_ID = 32
+_KEY = 12
 
 
 def show(console: Console, result: Any, *, as_json: bool) -> None:
@@ -43,14 +45,19 @@ def _table(console: Console, rows: Sequence[Any]) -> None:
             console.print(str(row), markup=False, highlight=False)
         return
     names = [name for name in rows[0] if not isinstance(rows[0][name], Mapping)]
-    table = Table(*names, box=None, pad_edge=False, header_style="bold")
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in names:
+        table.add_column(name, min_width=_ID if name == "grant" else None)
     for row in rows:
         table.add_row(*(_short(_text(name, row.get(name))) for name in names))
     console.print(table)
 
 
 def _short(text: str) -> str:
-    return text if len(text) <= _SHORT else text[: _SHORT - 1] + "…"
+    """A cell: long digests show their beginning, which is enough to tell them apart."""
+    if len(text) <= _SHORT:
+        return text
+    return text[:_KEY] + "…" if " " not in text else text[: _SHORT - 1] + "…"
 
 
 def _text(name: str, value: Any) -> str:

@@ -7,6 +7,7 @@
 import asyncio
 import base64
 import hashlib
+import time
 from collections.abc import Coroutine
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -53,10 +54,10 @@ def digest(text: str) -> bytes:
 
 
 class Hands:
-    """A clock whose hands a test moves: real time plus ``ahead`` seconds on both clocks, ``step`` on the wall only."""
+    """A clock that stands still until a test moves its hands: ``time`` on both clocks, ``step`` on the wall only."""
 
     def __init__(self) -> None:
-        self.time, self.step = 1_800_000_000.0, 0.0
+        self.time, self.step = float(int(time.time())), 0.0
 
     def clock(self) -> Clock:
         return Clock(lambda: self.time + self.step, lambda: self.time)

@@ -273,7 +273,8 @@ def test_a_service_that_stops_answers_its_watchers(tmp_path: Path) -> None:
         answers: list[int] = []
 
         def watch() -> None:
-            answers.append(service.http.get(api.WATCH, params={"node": "host", "since": str(since)}).status_code)
+            query, headers = {"node": "host", "since": str(since)}, {"connection": "close"}
+            answers.append(service.http.get(api.WATCH, params=query, headers=headers).status_code)
 
         thread = threading.Thread(target=watch)
         thread.start()
