@@ -32,18 +32,20 @@ TITLES: Final = {
 }
 
 _BY_REASON: Final = (
-    ("grant.revoked", REVOKED),
+    ("agent.stopped", DRAINED),
     ("limit.", LIMIT),
-    ("grant.limits", LIMIT),
-    ("agent.", FAILED),
-    ("deadman.", FAILED),
-    ("lease.", LEASE_LOST),
+    *((family, FAILED) for family in ("agent.", "deadman.", "cbor.", "cose.", "lease.", "wire.")),
 )
+_BY_CLASS: Final = {"drain": DRAINED, "stale": LEASE_LOST, "hard": DRIFT}
 
 
 def of_halt(klass: str, reason: str) -> int:
-    """The exit code for a halt of class ``hard``, ``drain`` or ``stale`` with this reason."""
-    for prefix, code in _BY_REASON:
-        if reason.startswith(prefix):
-            return code
-    return {"drain": DRAINED, "stale": LEASE_LOST}.get(klass, DRIFT)
+    """The exit code for a halt of class ``hard``, ``drain`` or ``stale`` with this reason.
+
+    A hard halt for a message that does not verify is a failure of Interlock's own parts; every other one is drift.
+    """
+    if klass == "stale":
+        return LEASE_LOST
+    if reason.endswith(".revoked"):
+        return REVOKED
+    return next((code for family, code in _BY_REASON if reason.startswith(family)), _BY_CLASS[klass])
