@@ -120,7 +120,7 @@ def _init(start: Start, stdio: Stdio, waiting: int, status: Channel, rlimits: tu
     signal.pthread_sigmask(signal.SIG_SETMASK, signal.valid_signals())
     if os.read(waiting, 1) != _GO:  # rule 1; also where the deadman died before it could be noticed
         return os.EX_UNAVAILABLE
-    _keep_only({0, 1, 2, status.fileno(), *stdio})
+    _keep_only({0, 1, 2, status.fileno(), *stdio})  # all but 0, 1 and 2 close on exec
     Path("/proc/self/oom_score_adj").write_text("0")  # the deadman is exempt, the job is not
     _surroundings(start)
     main = os.fork()
@@ -193,7 +193,6 @@ def _job(start: Start, stdio: Stdio, status: Channel, rlimits: tuple[int | None,
     os.setsid()
     for number, each in enumerate(stdio):
         os.dup2(each, number)
-    _keep_only({0, 1, 2, status.fileno()})  # the last one closes on exec
     memory_mb, tasks = rlimits
     applied = start.limited + sandbox.apply_rlimits(memory_mb=memory_mb, tasks=tasks)
     os.setgroups(start.groups)

@@ -167,6 +167,21 @@ def test_the_end_of_the_channel_ends_the_job(spawn: Spawn, frozen: bool) -> None
     assert keeper.process.wait(10) == 0
 
 
+ESCAPED = f"import os\nif os.fork() == 0:\n os.setsid()\n os.fork() and os._exit(0)\n{IDLE}"
+
+
+@pytest.mark.parametrize("frozen", [False, True], ids=["running", "frozen"])
+def test_a_killed_deadman_takes_the_job_along_without_any_agent(spawn: Spawn, frozen: bool) -> None:
+    """The kernel alone: the parent-death signal, then the PID namespace. Nobody writes cgroup.kill."""
+    keeper = spawn()
+    keeper.job.source = ESCAPED
+    keeper.begin(frozen=frozen)
+    assert keeper.group.is_frozen() == frozen
+    before = now_ns()
+    keeper.process.kill()
+    assert keeper.group._wait("populated 0", 5) - before < SECOND
+
+
 def test_an_error_of_its_own_ends_the_job(spawn: Spawn) -> None:
     keeper = spawn("deadman.Cgroup.freeze = lambda *_: 1 / 0")
     keeper.start()
