@@ -30,6 +30,7 @@ from attestation.errors import Malformed, Untrusted
 
 RULES: Final = Rules(entries=400_000, size=64 << 30, links_out=True)
 _SAMPLE: Final = 24
+_PATIENCE_S: Final = 0.5
 _SETTLED_NS: Final = 2_000_000_000
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS file (dev INTEGER, ino INTEGER, size INTEGER, mtime INTEGER, ctime INTEGER, sha256 BLOB,
@@ -45,22 +46,27 @@ class Cache:
         self._path = path
 
     def load(self) -> dict[Key, bytes]:
-        """All of it; empty where the file is damaged (then everything is hashed and written anew)."""
-        with contextlib.closing(sqlite3.connect(self._path)) as base:
+        """All of it; nothing where the file is damaged (it is made anew) or somebody else keeps it locked."""
+        with contextlib.closing(self._connect()) as base:
             try:
                 base.execute(_SCHEMA)
                 rows = base.execute("SELECT dev, ino, size, mtime, ctime, sha256 FROM file").fetchall()
+            except sqlite3.OperationalError:
+                return {}
             except sqlite3.DatabaseError:
                 self._path.write_bytes(b"")
                 return {}
         return {(dev, ino, size, mtime, ctime): sha for dev, ino, size, mtime, ctime, sha in rows}
 
     def save(self, hashes: Mapping[Key, bytes]) -> None:
-        """Remember these; an older hash of the same inode is replaced."""
-        with contextlib.closing(sqlite3.connect(self._path)) as base, base:
+        """Remember these, unless the file is locked; an older hash of the same inode is replaced."""
+        rows = [(*key, sha) for key, sha in hashes.items()]
+        with contextlib.closing(self._connect()) as base, contextlib.suppress(sqlite3.OperationalError), base:
             base.execute(_SCHEMA)
-            rows = [(*key, sha) for key, sha in hashes.items()]
             base.executemany("INSERT OR REPLACE INTO file VALUES (?, ?, ?, ?, ?, ?)", rows)
+
+    def _connect(self) -> sqlite3.Connection:
+        return sqlite3.connect(self._path, timeout=_PATIENCE_S)
 
 
 def measure_environment(root: Path, cache: Cache) -> Tree:

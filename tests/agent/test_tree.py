@@ -4,6 +4,7 @@ import hashlib
 import os
 import sqlite3
 import subprocess
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -230,9 +231,11 @@ def test_a_change_that_left_all_times_alone_is_seen_by_the_sample(
     settle(monkeypatch)
     cache = Cache(tmp_path / "cache")
     honest = measure_environment(environment, cache)
-    with sqlite3.connect(tmp_path / "cache") as base:  # as if the disk had changed below the file system
+    with (
+        closing(sqlite3.connect(tmp_path / "cache")) as base,
+        base,
+    ):  # as if the disk had changed below all file systems
         base.execute("UPDATE file SET sha256 = ?", (bytes(32),))
-    base.close()
     assert measure_environment(environment, cache).digest == honest.digest
 
 
@@ -251,6 +254,16 @@ def test_the_cache_is_private_and_survives_damage(environment: Path, tmp_path: P
     (tmp_path / "link").symlink_to("cache")
     with pytest.raises(OSError, match="symbolic"):
         Cache(tmp_path / "link")
+
+
+def test_a_locked_cache_is_done_without(environment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settle(monkeypatch)
+    cache = Cache(tmp_path / "cache")
+    before = measure_environment(environment, cache).digest
+    with closing(sqlite3.connect(tmp_path / "cache")) as base:
+        base.execute("BEGIN EXCLUSIVE")
+        assert measure_environment(environment, cache).digest == before
+    assert len(cache.load()) == 5
 
 
 ENVIRONMENTS: dict[str, tuple[str, str]] = {
