@@ -163,6 +163,16 @@ def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path: Path) -> None
     os.close(descriptor)
 
 
+def test_a_file_that_never_ends_is_not_followed(tmp_path: Path) -> None:
+    """Swapped for a device between walk and open: /dev/zero would be read for ever."""
+    root = sample(tmp_path / "code")
+    descriptor = os.open(root, os.O_RDONLY)
+    found = [each for each in Opener(descriptor).walk(CODE) if each.path == "train.py"]
+    with pytest.raises(Untrusted, match=r"tree\.changed"):
+        Work(lambda _: os.open("/dev/zero", os.O_RDONLY)).tree(found)
+    os.close(descriptor)
+
+
 # --- environment ---------------------------------------------------------------------------------------------
 
 
@@ -234,7 +244,7 @@ def test_a_change_that_left_all_times_alone_is_seen_by_the_sample(
     with (
         closing(sqlite3.connect(tmp_path / "cache")) as base,
         base,
-    ):  # as if the disk had changed below all file systems
+    ):  # as if the disk itself had changed
         base.execute("UPDATE file SET sha256 = ?", (bytes(32),))
     assert measure_environment(environment, cache).digest == honest.digest
 
