@@ -53,12 +53,15 @@ class Pcrs:
         self._lock = threading.Lock()
         self._last: dict[tuple[int, tuple[int, ...]], tuple[int, Mapping[int, bytes]]] = {}
 
-    def read(self, conditions: Conditions) -> Mapping[int, bytes]:
-        """The present values of the PCRs in ``conditions``. Raises ``DeviceError``."""
+    def read(self, conditions: Conditions, since_ns: int) -> Mapping[int, bytes]:
+        """The values of the PCRs in ``conditions``, read now or a moment ago, not before ``since_ns``.
+
+        Raises ``DeviceError``.
+        """
         key = conditions.bank, tuple(sorted(conditions.pcrs))
         with self._lock:
             at, values = self._last.get(key, (0, {}))
-            if now_ns() - at > _FRESH_NS:
+            if at < max(since_ns, now_ns() - _FRESH_NS):
                 at, values = now_ns(), dict(self._tpm.read_pcrs(*key))
                 self._last[key] = (at, values)
             return values

@@ -21,6 +21,7 @@ A connection carries one request. Who is asking is what the kernel says (SO_PEER
 """
 
 import array
+import contextlib
 import os
 import select
 import socket
@@ -249,7 +250,9 @@ class Channel:
             raise
 
     def close(self) -> None:
-        """Close the connection."""
+        """Close the connection, also for a thread that is waiting for a message on it."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
 
 

@@ -27,9 +27,11 @@ _SUSPENDED_NS: Final = SECOND // 2
 def pcr_look(pcrs: Pcrs, conditions: Conditions) -> Look:
     """Whether the PCRs still have the values that the grant names."""
 
+    since_ns = now_ns()
+
     def look() -> None:
         try:
-            values = pcrs.read(conditions)
+            values = pcrs.read(conditions, since_ns)
         except DeviceError:
             return
         for index, expected in conditions.pcrs.items():

@@ -180,14 +180,12 @@ class Meddled(Verifier):
 
 @contextmanager
 def meddling(house: House) -> Iterator[Meddled]:
-    """Changed answers; grants that were refused by the agent are revoked afterwards, for they count against limits."""
     honest, house.host.verifier = house.host.verifier, Meddled(house)
     try:
         yield house.host.verifier
     finally:
         house.host.verifier.close()
         house.host.verifier = honest
-        house.command("revoke", job="digits")
 
 
 def regrant(house: House, **changes: Any) -> Callable[[Authorization], Authorization]:
@@ -201,7 +199,7 @@ def regrant(house: House, **changes: Any) -> Callable[[Authorization], Authoriza
         old = verify_sign1(
             answer.grant, keys.grant.public, typ=TYP, max_size=MAX_SIZE, unprotected=frozenset({RECEIPTS})
         )
-        grant = replace(Grant.from_bytes(old.attached), **changes)
+        grant = replace(Grant.from_bytes(old.payload), **changes)
         return replace(answer, grant=sign_grant(grant, keys.grant, tuple(old.unprotected[RECEIPTS])))
 
     return change
@@ -612,7 +610,7 @@ def test_evidence_whose_challenge_is_gone_is_replaced(house: House) -> None:
 
 def test_a_tpm_that_fails_is_no_drift(house: House) -> None:
     class Deaf:
-        def read(self, _conditions: object) -> dict[int, bytes]:
+        def read(self, _conditions: object, _since_ns: int) -> dict[int, bytes]:
             raise DeviceError("tpm.device.timeout", "no answer")
 
     pcrs, house.host.pcrs = house.host.pcrs, Deaf()  # type: ignore[assignment]  # a TPM that does not answer
