@@ -20,6 +20,7 @@ from attestation.problem import Denial
 from verifier.deny import deny, reconsider
 from verifier.issue import grant_unit, make_grant, make_lease
 from verifier.judge import Case, Judgement, judge
+from verifier.ledger import Reserved
 from verifier.state import Verifier
 
 
@@ -43,12 +44,12 @@ async def authorize(verifier: Verifier, asked: AuthorizationRequest) -> Authoriz
             submitter=verifier.submitter(header.kid),
             evidence=evidence,
             evidence_token=asked.evidence,
-            usage=verifier.usage(header.kid, intent.tenant, node.name, at=at),
+            usage=verifier.usage(Reserved(header.kid, intent.tenant, node.name), at=at),
             force=verifier.in_force(),
         )
         return judge(case, verifier.id)  # (3)
 
-    return await reconsider(look, lambda judged: settle(verifier, judged, cti))
+    return await reconsider(verifier, look, lambda judged: settle(verifier, judged, cti))
 
 
 async def settle(verifier: Verifier, judged: Judgement, cti: bytes) -> Authorization | Denial:
@@ -56,7 +57,7 @@ async def settle(verifier: Verifier, judged: Judgement, cti: bytes) -> Authoriza
     if not judged.decision.allow:
         return await deny(verifier, judged, cti)
     grant, lease = make_grant(judged, verifier.settings.issuer, cti), make_lease(judged.case, cti)
-    with verifier.reserving(cti, judged.case.job):
+    with verifier.ledger.reserving(judged.case.job):
         decided, leased = await verifier.commit(grant_unit(judged, grant, lease))  # (4)
     verifier.close_challenge(judged.case.challenge.nonce)
     verifier.metrics.allowed("run")

@@ -21,12 +21,18 @@ CHANGED = frozenset({"version.changed", "node.changed", "submitter.changed", "us
 T = TypeVar("T")
 
 
-async def reconsider(look: Callable[[], Judgement], settle: Callable[[Judgement], Awaitable[T]]) -> T:
+async def reconsider(
+    verifier: Verifier, look: Callable[[], Judgement], settle: Callable[[Judgement], Awaitable[T]]
+) -> T:
     """Judge and settle; where the store has moved on meanwhile, judge again; where a condition is broken, deny.
+
+    Before a denial everything that is on its way to the log gets there: what is counted twice is no reason to deny.
 
     Raises ``Unwell("verifier.busy")`` where the store does not stand still for :data:`ATTEMPTS` attempts.
     """
     judged = look()
+    if not judged.decision.allow and await verifier.ledger.settled():
+        judged = look()
     for _ in range(ATTEMPTS):
         try:
             return await settle(judged)

@@ -29,11 +29,11 @@ from verifier.changes import (
     ExpectActive,
     ExpectNode,
     ExpectSubmitter,
-    ExpectUsage,
     RedeemChallenge,
     TouchClock,
 )
-from verifier.state import ACCOUNTING_SECONDS, InForce, Reserved, digests_of
+from verifier.ledger import Reserved
+from verifier.state import InForce, digests_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,17 +68,11 @@ class Case:
     def expected(self) -> tuple[Change, ...]:
         """That everything an allow of this case relied on is still so when it becomes durable."""
         node, submitter, force = self.node, self.submitter, self.force
-        since = self.at - ACCOUNTING_SECONDS
         return (
             ExpectActive("policy", force.policy.digest),
             ExpectActive("references", force.references.digest),
             ExpectNode(node.name, node.state, self.holder.thumbprint),
             *(() if submitter is None else (ExpectSubmitter(self.kid, submitter.to_bytes()),)),
-            *(
-                ()
-                if self.grant is not None
-                else (ExpectUsage(self.kid, self.intent.tenant, node.name, None, since, self.usage),)
-            ),
         )
 
 

@@ -20,6 +20,7 @@ from attestation.problem import Denial
 from verifier.deny import deny, reconsider
 from verifier.issue import lease_unit, make_lease
 from verifier.judge import Case, Judgement, judge
+from verifier.ledger import Reserved
 from verifier.state import Granted, Verifier
 from verifier.store import Job
 
@@ -48,13 +49,13 @@ async def renew(verifier: Verifier, token: bytes) -> bytes | Denial:
             submitter=verifier.submitter(first.submitter),
             evidence=evidence,
             evidence_token=token,
-            usage=verifier.usage(first.submitter, first.tenant, node.name, at=at, without=cti),
+            usage=verifier.usage(Reserved(first.submitter, first.tenant, node.name), at=at, without=cti),
             force=verifier.in_force(),
             grant=cti,
         )
         return _still_granted(judge(case, verifier.id), verifier.job(cti), granted)  # (2) (3)
 
-    return await reconsider(look, lambda judged: _settle(verifier, judged, verifier.job(cti)))
+    return await reconsider(verifier, look, lambda judged: _settle(verifier, judged, verifier.job(cti)))
 
 
 async def _settle(verifier: Verifier, judged: Judgement, job: Job) -> bytes | Denial:

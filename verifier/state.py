@@ -10,9 +10,8 @@ import asyncio
 import hashlib
 import secrets
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.metadata import version
@@ -32,6 +31,7 @@ from attestation.reference import ReferenceSet
 from verifier.changes import PutChallenge, Unit
 from verifier.clock import Clock
 from verifier.keys import KeyRing
+from verifier.ledger import Ledger, Reserved
 from verifier.metrics import Metrics
 from verifier.settings import ServiceSettings
 from verifier.store import Appended, Job, Store
@@ -89,15 +89,6 @@ class Granted:
     intent_token: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Reserved:
-    """A job that was decided on and is not durable yet: it counts already."""
-
-    submitter: bytes
-    tenant: str
-    node: str
-
-
 class _Once:
     """The log's signer, remembering its last signatures: all receipts under one root are one Ed25519 signature."""
 
@@ -129,7 +120,7 @@ class Verifier:
 
     def __post_init__(self) -> None:
         self.id = VerifierId(developer="interlock", build=version("interlock"))
-        self._reserved: dict[bytes, Reserved] = {}
+        self.ledger = Ledger()
         self._open: dict[bytes, Open] = {}
         self._queue: deque[bytes] = deque()
         self._compiled = lru_cache(maxsize=4)(self._compile)
@@ -189,29 +180,10 @@ class Verifier:
                 return Granted(Grant.from_bytes(self.document(named["grant"])), read_intent(token)[0], token)
         raise Untrusted("grant.unknown", f"no grant {cti.hex()} was issued")
 
-    def usage(self, submitter: bytes, tenant: str, node: str, *, at: int, without: bytes | None = None) -> Usage:
-        """What runs at ``at`` beside the job ``without``, jobs included that are decided and not durable yet.
-
-        The store is asked first: a job that becomes durable in between is then missed, which the condition on the
-        usage finds out when it is relied on, and never counted twice, which would deny for no reason.
-        """
-        used = self.store.usage(submitter, tenant, node, without=without, since=at - ACCOUNTING_SECONDS)
-        others = [job for cti, job in self._reserved.items() if self.store.job(cti) is None]
-        return replace(
-            used,
-            submitter_jobs=used.submitter_jobs + sum(r.submitter == submitter for r in others),
-            tenant_jobs=used.tenant_jobs + sum(r.tenant == tenant for r in others),
-            node_jobs=used.node_jobs + sum(r.node == node for r in others),
-        )
-
-    @contextmanager
-    def reserving(self, cti: bytes, job: Reserved) -> Iterator[None]:
-        """Count ``job`` as running for as long as this lasts."""
-        self._reserved[cti] = job
-        try:
-            yield
-        finally:
-            del self._reserved[cti]
+    def usage(self, job: Reserved, *, at: int, without: bytes | None = None) -> Usage:
+        """What runs at ``at`` beside the job ``without``, and what is on its way to run."""
+        used = self.store.usage(job.submitter, job.tenant, job.node, without=without, since=at - ACCOUNTING_SECONDS)
+        return self.ledger.added_to(used, job)
 
     # --- challenges
 

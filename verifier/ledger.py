@@ -1,0 +1,59 @@
+"""Jobs that are decided and not durable yet: they count against limits from the moment of the decision.
+
+Decisions are made one after another in one process, so a job that is on its way to the log is reserved here, and the
+next decision counts it. For a moment a job may count twice, here and in the store. An allow in spite of that is right;
+a denial because of it would be wrong, so who is about to deny waits until what is reserved is durable, and looks again.
+"""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+from attestation.decision import Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Reserved:
+    """Whose job it is, and where."""
+
+    submitter: bytes
+    tenant: str
+    node: str
+
+
+class Ledger:
+    """The reservations of one process; used from its event loop only."""
+
+    def __init__(self) -> None:
+        self._pending: dict[asyncio.Future[None], Reserved] = {}
+
+    @contextmanager
+    def reserving(self, job: Reserved) -> Iterator[None]:
+        """Count ``job`` for as long as this lasts."""
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._pending[done] = job
+        try:
+            yield
+        finally:
+            del self._pending[done]
+            done.set_result(None)
+
+    def added_to(self, used: Usage, job: Reserved) -> Usage:
+        """``used``, and what is reserved of the same submitter, tenant and node as ``job``."""
+        others = self._pending.values()
+        if not others:
+            return used
+        return replace(
+            used,
+            submitter_jobs=used.submitter_jobs + sum(r.submitter == job.submitter for r in others),
+            tenant_jobs=used.tenant_jobs + sum(r.tenant == job.tenant for r in others),
+            node_jobs=used.node_jobs + sum(r.node == job.node for r in others),
+        )
+
+    async def settled(self) -> bool:
+        """Wait until what is reserved now is durable or has failed; whether there was anything."""
+        waiting = list(self._pending)
+        if waiting:
+            await asyncio.wait(waiting)
+        return bool(waiting)
