@@ -101,7 +101,6 @@ class Hold:
         self._outcome = Outcome(None, (), (), cgroup_empty=False)
         self._final = False
         self._halting = False
-        self._watch = Timer()
         self._init_pid: int | None = None
         self._done = threading.Event()
         self._lock = threading.Lock()  # no descriptor is used after it was closed
@@ -129,22 +128,16 @@ class Hold:
             self._group.create()
         except FileExistsError as error:
             raise Untrusted("grant.replayed", f"{self._group.path} exists") from error
-        limits = spec.limits
-        start = self._message(lease_token, asked_at_ns, self._group.limit(limits.memory_mb, limits.processes))
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            self._deadman = subprocess.Popen(
-                [sys.executable, "-I", "-c", _ENTRY, _ROOT, str(theirs.fileno())],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(),),
-                cwd="/",
-                start_new_session=True,
-            )
-        self._channel = Channel(ours)
+        try:
+            limited = self._group.limit(spec.limits.memory_mb, spec.limits.processes)
+            self._deadman, self._channel = _spawn()
+        except OSError:
+            self._group.remove()
+            raise
+        self._watch = Timer()
         self._watch.arm(now_ns() + _START_NS)
-        self._send(start, spec.stdio)
-        threading.Thread(target=self._listen, name=f"hold-{self._spec.cti.hex()[:8]}", daemon=True).start()
+        self._send(self._message(lease_token, asked_at_ns, limited), spec.stdio)
+        threading.Thread(target=self._listen, name=f"hold-{spec.cti.hex()[:8]}", daemon=True).start()
 
     def _message(self, lease_token: bytes, asked_at_ns: int, limited: tuple[str, ...]) -> protocol.Start:
         spec, limits = self._spec, self._spec.limits
@@ -317,3 +310,22 @@ class Hold:
             self._closed = True
             self._channel.close()
             self._watch.close()
+
+
+def _spawn() -> "tuple[subprocess.Popen[bytes], Channel]":
+    """A deadman, and this side of its channel."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with theirs:
+        try:
+            deadman = subprocess.Popen(
+                [sys.executable, "-I", "-c", _ENTRY, _ROOT, str(theirs.fileno())],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(),),
+                cwd="/",
+                start_new_session=True,
+            )
+        except OSError:
+            ours.close()
+            raise
+    return deadman, Channel(ours)

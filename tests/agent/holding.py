@@ -140,6 +140,11 @@ class Job:
         self.output = os.fdopen(self._read)
         return self.hold
 
+    def close(self) -> None:
+        """Close the descriptors of a job that is not started."""
+        for each in (self._read, self._write, self.null):
+            os.close(each)
+
     def renew(self, asked_at_ns: int | None = None, **changes: object) -> None:
         self.hold.renew(self.chain.token(**changes), asked_at_ns or now_ns())
 

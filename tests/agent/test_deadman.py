@@ -105,9 +105,7 @@ def spawn(tmp_path: Path) -> Iterator[Spawn]:
         each.process.wait(10)
         assert each.group.is_empty()
         each.group.remove()
-        os.close(each.job._read)
-        os.close(each.job._write)
-        os.close(each.job.null)
+        each.job.close()
     ROOT.rmdir()
 
 

@@ -1,5 +1,6 @@
 """A job under a deadman: started, renewed, frozen, thawed, drained, halted - real processes, real kills."""
 
+import gc
 import json
 import os
 import select
@@ -58,6 +59,8 @@ def job(tmp_path: Path) -> Iterator[Make]:
             assert each.hold.wait(10).cgroup_empty
             assert not each.hold.group.path.exists()
             each.output.close()
+        else:
+            each.close()
     if ROOT.exists():
         sweep(ROOT, set())
         ROOT.rmdir()
@@ -281,6 +284,20 @@ def test_a_grant_starts_one_run(job: Make) -> None:
     with pytest.raises(Untrusted, match=r"grant\.replayed"):
         Hold.start(replace(made.spec(), stdio=(0, 1, 2)), b"", now_ns(), ROOT, made.events)
     assert not hold.group.is_empty()
+
+
+def test_a_start_that_fails_leaves_nothing(job: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = job(argv=("python", "x" * 200_000))
+    with pytest.raises(Untrusted, match=r"launch\.command"):
+        Hold.start(made.spec(), made.chain.token(), now_ns(), ROOT, made.events)
+    monkeypatch.setattr(sys, "executable", "/nonexistent")
+    made = job()
+    gc.collect()
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    with pytest.raises(FileNotFoundError):
+        Hold.start(made.spec(), made.chain.token(), now_ns(), ROOT, made.events)
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert list(ROOT.glob("*/")) == []
 
 
 # --- leases ----------------------------------------------------------------------------------------------------
