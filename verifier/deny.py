@@ -26,13 +26,9 @@ async def reconsider(
 ) -> T:
     """Judge and settle; where the store has moved on meanwhile, judge again; where a condition is broken, deny.
 
-    Before a denial everything that is on its way to the log gets there: what is counted twice is no reason to deny.
-
     Raises ``Unwell("verifier.busy")`` where the store does not stand still for :data:`ATTEMPTS` attempts.
     """
-    judged = look()
-    if not judged.decision.allow and await verifier.ledger.settled():
-        judged = look()
+    judged = await _unhurried(verifier, look)
     for _ in range(ATTEMPTS):
         try:
             return await settle(judged)
@@ -40,6 +36,17 @@ async def reconsider(
             changed = conflict.reason in CHANGED
             judged = look() if changed else judged.refuse(conflict.reason, conflict.detail)
     raise Unwell("verifier.busy", f"the facts changed {ATTEMPTS} times while they were judged")
+
+
+async def _unhurried(verifier: Verifier, look: Callable[[], Judgement]) -> Judgement:
+    """Judge; before a policy denies, what is on its way to the log gets there (:mod:`verifier.ledger`)."""
+    judged = look()
+    for _ in range(ATTEMPTS):
+        by_policy = judged.decision.determining or judged.decision.reasons == ("policy.no-permit",)
+        if judged.decision.allow or not by_policy or not await verifier.ledger.settled():
+            break
+        judged = look()
+    return judged
 
 
 async def deny(verifier: Verifier, judged: Judgement, cti: bytes) -> Denial:

@@ -446,12 +446,14 @@ def test_what_changes_while_a_request_is_judged_counts(
 
 def test_a_verifier_whose_facts_never_stand_still_gives_up(hall: Hall, host: Host) -> None:
     intent, evidence = prepared(hall, host)
-    usage = hall.verifier.usage
+    submitter = hall.verifier.submitter
 
-    def moving(*arguments: Any, **more: Any) -> Any:
-        return replace(usage(*arguments, **more), gpu_seconds=hall.verifier.store.head().size)
+    def moving(kid: bytes) -> Any:
+        found = submitter(kid)
+        assert found is not None
+        return replace(found, name="somebody else")
 
-    hall.verifier.usage = moving  # type: ignore[method-assign]
+    hall.verifier.submitter = moving  # type: ignore[method-assign]
     with pytest.raises(InterlockError, match=r"verifier\.busy"):
         hall.run(authorize(hall.verifier, request(hall, intent, evidence)))
 
