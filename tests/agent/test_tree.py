@@ -10,7 +10,22 @@ from pathlib import Path
 import pytest
 
 from agent.environment import Cache, measure_environment
-from agent.tree import CODE, DIRECTORY, EXECUTABLE, LINK, REGULAR, Entry, Found, Opener, Rules, Tree, Work, measure
+from agent.tree import (
+    CODE,
+    DIRECTORY,
+    EXECUTABLE,
+    LINK,
+    REGULAR,
+    Entry,
+    Found,
+    Opener,
+    Rules,
+    Tree,
+    Work,
+    hash_file,
+    key_of,
+    measure,
+)
 from attestation.errors import InterlockError, Malformed, Untrusted
 
 
@@ -170,6 +185,14 @@ def test_a_file_that_never_ends_is_not_followed(tmp_path: Path) -> None:
     found = [each for each in Opener(descriptor).walk(CODE) if each.path == "train.py"]
     with pytest.raises(Untrusted, match=r"tree\.changed"):
         Work(lambda _: os.open("/dev/zero", os.O_RDONLY)).tree(found)
+    os.close(descriptor)
+
+
+def test_a_file_whose_size_is_a_lie_is_refused() -> None:
+    descriptor = os.open("/proc/version", os.O_RDONLY)  # some 100 bytes, size 0; the same before and after
+    found = Found("version", REGULAR, key_of(os.fstat(descriptor)))
+    with pytest.raises(Untrusted, match=r"tree\.changed"):
+        hash_file(descriptor, found)
     os.close(descriptor)
 
 
