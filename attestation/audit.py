@@ -157,7 +157,7 @@ def _inclusion(audit: _Audit) -> str:
 def _sequence(audit: _Audit) -> str:
     numbers = [record.sequence or 0 for record in audit.records]
     total = max(numbers) + 1
-    missing = sorted(set(range(min(total, len(numbers) + 1))) - set(numbers))
+    missing = sorted(set(range(min(total, len(numbers)))) - set(numbers))
     if total > len(set(numbers)):
         raise Untrusted("bundle.missing", f"missing {total - len(set(numbers))} of {total}; the first is {missing[0]}")
     indexes = [leaf.index for leaf in audit.bundle.leaves]

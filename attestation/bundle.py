@@ -86,7 +86,7 @@ class Root:
         Raises ``Malformed("root.keys")``, and what :meth:`PublicKey.from_pem` raises.
         """
         first, end, second = data.partition(_END)
-        if not end or second.count(_END) != 1 or not second.endswith(_END):
+        if second.count(_END) != 1 or not second.endswith(_END):
             raise Malformed("root.keys", "root.pem holds two public keys, PEM: grant key, log key")
         keys = cls(PublicKey.from_pem(first + end), PublicKey.from_pem(second))
         if (keys.grant.alg, keys.log.alg) != (ES256, EDDSA):

@@ -49,10 +49,10 @@ class Archive:
 
     def named(self, record: Record, name: str) -> bytes:
         """The bytes that a record calls ``name``. Raises ``Malformed("bundle.unnamed")`` where it names none."""
-        digest = record.digests.get(name)
-        if digest is None or digest not in self.blobs:
+        data = self.blobs.get(record.digests.get(name, b""))
+        if data is None:
             raise Malformed("bundle.unnamed", f"record {record.sequence} names no {name}")
-        return self.blobs[digest]
+        return data
 
     def holder(self, record: Record) -> PublicKey:
         """The holder key of the node that a record names."""

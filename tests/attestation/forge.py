@@ -15,7 +15,7 @@ from typing import Any
 from attestation import merkle
 from attestation.audit import FAIL, NOT_RUN, Check, verify_bundle
 from attestation.bundle import Bundle, Leaf, Root, archived
-from attestation.cose import Signer
+from attestation.cose import ES256, Signer, SoftwareSigner
 from attestation.evidence import Evidence, read_evidence, sign_evidence
 from attestation.grant import Grant, sign_grant
 from attestation.lease import Lease, sign_lease
@@ -32,7 +32,7 @@ ORIGIN = "forged.test/log"
 
 @dataclass(frozen=True)
 class Story:
-    """What really happened: keys, and the bundles of a run and of two denied requests."""
+    """What really happened: keys, and the bundles of a run and of three denied requests."""
 
     keys: KeyRing
     holder: Signer
@@ -40,6 +40,7 @@ class Story:
     run: bytes
     refused: bytes
     unsigned: bytes
+    roleless: bytes
 
     @property
     def root(self) -> Root:
@@ -48,7 +49,7 @@ class Story:
 
 @cache
 def story() -> Story:
-    """A job with four leases and its report; a request for unknown code; one that somebody else signed."""
+    """A job with four leases and its report; unknown code; a signature that is none; somebody without the role."""
     with tempfile.TemporaryDirectory() as directory, Hall(Path(directory)) as hall:
 
         async def act() -> Story:
@@ -61,7 +62,10 @@ def story() -> Story:
             await host.report(grant)
             refused = denied(await host.ask(hall.intent(code=bytes(32))))
             forged = denied(await host.ask(hall.intent(), key=Impostor(hall.person)))  # type: ignore[arg-type]
-            jobs = [Record.from_bytes(denial.record).job or b"" for denial in (refused, forged)]
+            guest = SoftwareSigner.generate(ES256)
+            await hall.add_person(guest, name="eve", roles=("guest",))
+            roleless = denied(await host.ask(hall.intent(), key=guest))
+            jobs = [Record.from_bytes(denial.record).job or b"" for denial in (refused, forged, roleless)]
             bundles = [make_bundle(hall.verifier, job) for job in (grant.id, *jobs)]
             return Story(hall.verifier.keys, host.holder, hall.person, *bundles)
 

@@ -11,6 +11,7 @@ from attestation.audit import NOTHING, PASS, verify_bundle
 from attestation.bundle import Bundle, Root
 from attestation.cose import EDDSA, ES256, SoftwareSigner
 from attestation.errors import Malformed
+from attestation.node import NodeRecord
 from tests.attestation.forge import NAMES, failing, forger, story
 
 OTHER = SoftwareSigner.generate(ES256)
@@ -39,6 +40,10 @@ def test_a_denial_for_a_bad_signature_passes() -> None:
     checks = verify_bundle(story().unsigned, story().root)
     assert all(check.ok for check in checks)
     assert checks[6].outcome == checks[13].outcome == NOTHING
+
+
+def test_a_denial_by_policy_passes() -> None:
+    assert all(check.ok for check in verify_bundle(story().roleless, story().root))
 
 
 def test_a_job_without_a_report_is_open() -> None:
@@ -107,6 +112,15 @@ def test_the_number_that_is_missing_is_told() -> None:
     made = forger()
     made.finish = lambda bundle: replace(bundle, leaves=(*bundle.leaves[:2], *bundle.leaves[4:]))
     assert failing(made.bundle()).detail == "missing 2 of 6; the first is 2"
+
+
+def test_what_differs_in_the_claims_is_told() -> None:
+    made = forger()
+    node = NodeRecord.from_bytes(made.read(3, "node"))
+    made.rename(3, "node", replace(node, firmware=1).to_bytes())
+    told = failing(made.bundle()).detail
+    assert told.startswith("record 3, made by interlock ")
+    assert told.endswith("appraised again differs in tpm, tpm.firmware fails")
 
 
 def test_five_hundred_flipped_bits_are_all_found() -> None:

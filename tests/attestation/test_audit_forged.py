@@ -68,6 +68,11 @@ def set_(**changes: Any) -> Change:
     return change
 
 
+def backwards_in_both(made: Forger) -> None:
+    made.order = lambda entries: entries[::-1]
+    made.finish = lambda bundle: replace(bundle, leaves=bundle.leaves[::-1])
+
+
 def other_submitter(made: Forger) -> None:
     record = Submitter.from_bytes(made.read(0, "submitter"))
     made.rename_all("submitter", replace(record, spki=OTHER.public.spki).to_bytes())
@@ -191,6 +196,7 @@ FORGED: Table = {
     ("sequence", "bundle.sequence"): {
         "a record twice": finish(leaves=lambda b: (*b.leaves, b.leaves[-1])),
         "backwards": finish(leaves=lambda b: b.leaves[::-1]),
+        "a bundle in the order of a log in another order": backwards_in_both,
         "a log in another order": set_(order=lambda entries: entries[::-1]),
     },
     ("archive", "bundle.archive"): {
@@ -351,6 +357,14 @@ def test_a_forged_denial_is_found(name: str, reason: str, change: Change) -> Non
     change(made)
     failed = failing(made.bundle())
     assert (failed.name, failed.reason) == (name, reason), failed.detail
+
+
+def test_a_denial_by_another_policy_is_found() -> None:
+    for determining in ((), ("another",)):
+        made = forger(story().roleless)
+        assert made.records[0].determining
+        made.change(0, determining=determining)
+        assert failing(made.bundle()).reason == "bundle.decision"
 
 
 def test_a_denial_for_a_signature_that_is_good_is_found() -> None:

@@ -76,6 +76,12 @@ def test_numbering_gives_place_and_count() -> None:
         pytest.param("wire.size", {3: bytes(15)}, id="short job id"),
         pytest.param("wire.size", {9: {"policy": bytes(31)}}, id="short digest"),
         pytest.param("wire.size", {12: "x" * 4097}, id="long detail"),
+        pytest.param("wire.size", {6: "x" * 33}, id="long outcome"),
+        pytest.param("wire.size", {7: ["x" * 129]}, id="long reason"),
+        pytest.param("wire.size", {8: ["x" * 257]}, id="long name of a policy"),
+        pytest.param("wire.size", {9: {f"{n:02}": bytes(32) for n in range(65)}}, id="too many digests"),
+        pytest.param("wire.size", {10: "x" * 129}, id="long node"),
+        pytest.param("wire.size", {11: bytes(31)}, id="short key id"),
         pytest.param("wire.missing", {9: None}, id="no digests"),
         pytest.param("wire.unknown", {13: 1}, id="unknown label"),
         pytest.param("wire.type", {2: "now"}, id="time as text"),
@@ -119,6 +125,14 @@ def test_checkpoint_verifies() -> None:
     assert log.verify_checkpoint(NOTE, LOG.public, ORIGIN) == Checkpoint(ORIGIN, 42, ROOT)
     assert NOTE.startswith(f"{ORIGIN}\n42\n{b64encode(ROOT).decode()}\n\n— {ORIGIN} ".encode())
     assert Note.from_bytes(NOTE).to_bytes() == NOTE
+
+
+def test_the_largest_note() -> None:
+    line = NOTE[NOTE.index(b"\n\n") :]
+    whole = b"x" * (16384 - len(line)) + line
+    assert Note.from_bytes(whole).to_bytes() == whole
+    with pytest.raises(Malformed, match=r"note\.size"):
+        Note.from_bytes(b"x" + whole)
 
 
 def test_signatures_of_witnesses_are_kept() -> None:
@@ -183,6 +197,13 @@ def test_refused_checkpoint(reason: str, note: bytes) -> None:
 def test_checkpoint_text_must_be_utf8() -> None:
     with pytest.raises(Malformed, match=r"checkpoint\.lines"):
         Checkpoint.from_bytes(b"\xff\n1\n" + B64_ROOT.encode() + b"\n")
+
+
+def test_checkpoint_text_ends_with_its_third_line() -> None:
+    text = f"{ORIGIN}\n42\n{B64_ROOT}\n"
+    assert Checkpoint.from_bytes(text.encode()).size == 42
+    with pytest.raises(Malformed, match=r"checkpoint\.lines"):
+        Checkpoint.from_bytes(f"{text}more".encode())
 
 
 def test_a_log_key_is_ed25519() -> None:
