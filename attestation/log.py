@@ -40,8 +40,6 @@ __all__ = [
 
 KINDS = ("genesis", "enrol", "decision", "lease", "report", "admin")
 
-_SEQUENCE, _COUNT = 4, 5
-
 
 @wire
 class Record(Wire):
@@ -54,8 +52,8 @@ class Record(Wire):
     kind: str = label(1, most=16)
     time: int = label(2)
     job: bytes | None = label(3, size=16, default=None)
-    sequence: int | None = label(_SEQUENCE, default=None)
-    count: int | None = label(_COUNT, default=None)
+    sequence: int | None = label(4, default=None)
+    count: int | None = label(5, default=None)
     outcome: str = label(6, most=32)
     reasons: tuple[str, ...] = label(7, most=128, ordered=True, default=())
     determining: tuple[str, ...] = label(8, most=256, ordered=True, default=())
@@ -77,10 +75,6 @@ class Record(Wire):
     def numbered(self, sequence: int) -> "Record":
         """This record of a job as number ``sequence`` of that job, from 0."""
         return replace(self, sequence=sequence, count=sequence + 1)
-
-    def numbered_bytes(self, sequence: int) -> bytes:
-        """``numbered(sequence).to_bytes()``, in one step: the log writes many."""
-        return cbor.encode({**self.to_value(), _SEQUENCE: sequence, _COUNT: sequence + 1})
 
 
 # --- checkpoints -----------------------------------------------------------------------------------------------------

@@ -135,10 +135,10 @@ class _Group:
             return
         first = self.growth.size
         for record in unit.records:
-            sequence = None if record.job is None else self._sequence(record.job)
-            encoded = record.to_bytes() if sequence is None else record.numbered_bytes(sequence)
+            numbered = record if record.job is None else record.numbered(self._sequence(record.job))
+            encoded = numbered.to_bytes()
             index = self.growth.append(leaf_hash(encoded))
-            self._entries.append((index, encoded, record.job, sequence))
+            self._entries.append((index, encoded, numbered.job, numbered.sequence))
         self._outcomes.append(range(first, self.growth.size))
 
     def append(self, seal: Seal) -> list[Outcome]:
