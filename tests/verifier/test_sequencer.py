@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from typing_extensions import override
 
 from attestation import merkle
 from attestation.keys import EDDSA, PublicKey, SoftwareSigner
@@ -227,6 +228,7 @@ class Flaky(SqliteStore):
         self.go = threading.Event()
         self.go.set()
 
+    @override
     def probe(self) -> None:
         self.probes.release()
         self.go.wait(10)
