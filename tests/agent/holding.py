@@ -18,7 +18,7 @@ from attestation.lease import FIRST_PREVIOUS, Lease, sign_lease
 from attestation.wire import Wire
 
 T = TypeVar("T", bound=Wire)
-UID: Final = 4711
+UID: Final = 40_000 + os.getpid() % 20_000  # of this test run alone: RLIMIT_NPROC counts all of a user's tasks
 ROOT: Final = find_root().with_name(f"interlock-test-{os.getpid()}")
 
 
