@@ -9,7 +9,8 @@ checks are recorded as not run; in ``workload`` they do not, and all are made.
  2. evidence.nonce: it answers this challenge.
  3. evidence.intent: it is for this intent.
  4. evidence.grant: it renews this grant, or none where a new grant is asked for.
- 5. evidence.records: exactly one TPM record, and no record of a kind that nobody here can appraise.
+ 5. evidence.records: one TPM record, at most one of the host's own words, well-formed, and no record of a kind that
+    nobody here can appraise.
  6. tpm.holder: the holder key is the enrolled one and certified by the enrolled attestation key.
  7. tpm.quote: the quote, by the numbered checks of :func:`attestation.tpm.quote.verify_quote`.
  8. tpm.clock: resets, restarts and the clock have not gone back since the last accepted evidence.
@@ -19,6 +20,7 @@ checks are recorded as not run; in ``workload`` they do not, and all are made.
 ``workload``
 11. workload.code: the intent's code tree is approved.
 12. workload.environment: the intent's environment is approved.
+13. workload.intent: a new job is asked for within a day of the intent's signature. (A renewal is not asked again.)
 
 Not checked here, on purpose: the age of the challenge (redeeming it is a durable act of the verifier), and the boot
 event log and IMA list, which are bound to the quote but not yet interpreted; claims say so by the fact ``logs``.
@@ -33,8 +35,19 @@ from attestation.challenge import Challenge
 from attestation.claims import Appraisal, Check, Claims, VerifierId
 from attestation.cose import verify_sign1
 from attestation.errors import InterlockError, Malformed, Untrusted
-from attestation.evidence import HOST, MAX_SIZE, TPM, TPM_TYPE, TYP, Evidence, TpmRecord, qualifying_data
-from attestation.intent import Intent
+from attestation.evidence import (
+    HOST,
+    HOST_TYPE,
+    MAX_SIZE,
+    TPM,
+    TPM_TYPE,
+    TYP,
+    Evidence,
+    HostRecord,
+    TpmRecord,
+    qualifying_data,
+)
+from attestation.intent import AHEAD_SECONDS, LIFETIME_SECONDS, Intent
 from attestation.node import NodeRecord
 from attestation.reference import Approval, Baseline, ReferenceSet, has_expired
 from attestation.tpm.clock import ClockInfo, check_clock, check_firmware
@@ -142,6 +155,10 @@ def _records(bench: _Bench) -> None:
         raise Untrusted("evidence.unknown-record", f"nothing here appraises {', '.join(unknown)}")
     if TPM not in collection or collection[TPM].type != TPM_TYPE:
         raise Malformed("evidence.record", "there must be one TPM record, of its type")
+    if HOST in collection:
+        if collection[HOST].type != HOST_TYPE:
+            raise Malformed("evidence.record", "the host's record is not of its type")
+        HostRecord.from_bytes(collection[HOST].value)
     bench.record = TpmRecord.from_bytes(collection[TPM].value)
 
 
@@ -214,6 +231,12 @@ def _approved(kind: str) -> Step:
     return step
 
 
+def _signed_lately(bench: _Bench) -> None:
+    age = bench.subject.at - bench.subject.intent.issued
+    if bench.subject.grant is None and not -AHEAD_SECONDS <= age <= LIFETIME_SECONDS:
+        raise Untrusted("intent.time", f"signed {age} s ago; it is good for {LIFETIME_SECONDS} s")
+
+
 def _usable(found: Baseline | Approval, kind: str, bench: _Bench) -> None:
     """A reference value counts while it is active, or with a warning while it is obsolete.
 
@@ -245,4 +268,5 @@ _TPM_STEPS: tuple[tuple[str, Step], ...] = (
 _WORKLOAD_STEPS: tuple[tuple[str, Step], ...] = (
     ("workload.code", _approved("code")),  # (11)
     ("workload.environment", _approved("environment")),  # (12)
+    ("workload.intent", _signed_lately),  # (13)
 )

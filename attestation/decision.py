@@ -42,6 +42,7 @@ _DRAINS = frozenset(
         "code.retired",
         "environment.expired",
         "environment.retired",
+        "intent.time",
         "node.pending",
         "node.retired",
         "ref.expired",

@@ -1,8 +1,9 @@
 """Evidence: what the host shows about itself, signed by its holder key.
 
 A COSE_Sign1 of type ``application/interlock-evidence+cose`` whose payload holds a CMW collection (RFC 9999): one record
-for the TPM, one per GPU, one with facts that the host merely asserts. The TPM quote's qualifying data commits to all
-of the rest, so that no part can be taken from another session (:func:`qualifying_data`). Labels: docs/formats.md.
+for the TPM, one per GPU, one with facts that the host merely asserts. The TPM quote's qualifying data commits to the
+challenge, the intent, the holder key, the GPU records and the logs, so that none can be taken from another session
+(:func:`qualifying_data`); what the host asserts is only under the holder key's signature. Labels: docs/formats.md.
 
 Everything here is *claimed* until :func:`attestation.appraise.appraise` has looked at it.
 """

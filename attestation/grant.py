@@ -25,6 +25,7 @@ from attestation.wire import Wire, label, wire
 TYP = "application/interlock-grant+cose"
 MAX_SIZE = 1 << 20
 PROFILE = "tag:interlock,2026:grant/1"
+SCOPE = "run"
 COSE_KEY = 1
 """Label of a COSE_Key inside ``cnf`` (RFC 8747, section 3.1)."""
 
@@ -131,7 +132,7 @@ def verify_grant(
     ``burned`` the ids of grants that this host has already used.
 
     1. The token is a strict COSE_Sign1 of the grant type, signed by ``key``.
-    2. Its profile is the one that this software understands.
+    2. Its profile is the one that this software understands, and its scope is to run a job.
     3. It comes from the issuer that was asked.
     4. It is for this node.
     5. It is bound to this host's holder key.
@@ -149,6 +150,8 @@ def verify_grant(
     # (2)
     if grant.profile != PROFILE:
         raise Untrusted("grant.profile", f"profile {grant.profile!r} is not {PROFILE}")
+    if grant.scope != SCOPE:
+        raise Untrusted("grant.scope", f"scope {grant.scope!r} is not {SCOPE}")
     _check_addressee(grant, asked)
     _check_extent(grant, asked)
     _check_logged(grant, signed.unprotected, record, log_key)

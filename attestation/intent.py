@@ -16,6 +16,10 @@ from attestation.wire import Wire, label, wire
 
 TYP = "application/interlock-intent+cose"
 MAX_SIZE = 65536
+LIFETIME_SECONDS = 86_400
+"""How long after it was signed an intent can start a job: who finds an old one cannot use it."""
+AHEAD_SECONDS = 3600
+"""How far the clock of the submitter may be ahead of the verifier's."""
 GPU_MODES = ("none", "spt", "mpt", "ppcie")
 
 
@@ -81,9 +85,13 @@ class Intent(Wire):
     issued: int = label(15)
 
     def check(self) -> None:
-        """Raise ``Malformed`` for an empty job name or an empty command."""
+        """Raise ``Malformed`` for an empty job name, an empty command, or a name that cannot be shown as it is."""
         if not self.job or not self.argv:
             raise Malformed("intent.empty", "an intent names a job and at least one argument")
+        names = (self.job, self.tenant, *self.inputs, *self.outputs, *self.secrets, *self.environment_variables)
+        for name in names:
+            if not name.isprintable():
+                raise Malformed("intent.name", f"{name!r} has characters that cannot be printed")
 
     @property
     def digest(self) -> bytes:

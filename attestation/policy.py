@@ -9,10 +9,11 @@ policies, the protected policies with their pinned digest, the schema and the se
 4.  schema and policies parse, and there is no template (a template decides nothing until somebody links it);
 5.  policies are valid under the schema, and none uses ``has``: every attribute of the schema is required, so that
     ``has`` could only hide a misspelt name and switch the policy off;
-6.  every policy has an ``@id`` of ``[a-z0-9.-]+``, all ids differ, and no annotation is unknown;
+6.  every policy has an ``@id`` of 1 to 64 of ``a-z 0-9 . -``, all ids differ, and no annotation is unknown;
 7.  the protected policies only forbid, and at least one operator policy permits;
 8.  every ``forbid`` says ``@reason`` and ``@fix``; the reason is ``policy.forbid.<its id>`` or a registered code of the
     families in :data:`FAMILIES` (such as ``authz.role``). ``@halt("hard")`` makes its denial a hard one.
+9.  there are no more policies, and no longer ids and fixes, than the log's records and denials have room for.
 
 Evaluation denies unless Cedar allows without a single complaint:
 
@@ -46,7 +47,10 @@ UNCHECKED = "unchecked"
 BANKS = {"sha256": 0x000B, "sha384": 0x000C}
 FAMILIES = ("authz.", "limit.", "quota.", "trust.")
 
-_ID = re.compile(r"[a-z0-9.-]+")
+MOST_RULES = 128
+MOST_FIX = 512
+
+_ID = re.compile(r"[a-z0-9.-]{1,64}")
 _ANNOTATIONS = frozenset({"id", "reason", "fix", "halt"})
 _ENGINE_ERRORS = (ValueError, TypeError, KeyError, OverflowError, RuntimeError)
 _REMEMBERED = 4096
@@ -160,11 +164,13 @@ class Policy:
         if hashlib.sha256(self.bundle.protected.encode()).digest() != self.bundle.protected_pin:  # (3)
             raise Untrusted("policy.pin", "the protected policies are not those whose digest is pinned")
         self._schema = parse_schema(self.bundle.schema)
-        operator, protected = read_rules(self.bundle.operator), read_rules(self.bundle.protected)  # (4) (6) (8)
+        operator, protected = read_rules(self.bundle.operator), read_rules(self.bundle.protected)  # (4) (6) (8) (9)
         check_valid(self.bundle.operator, self._schema)  # (5)
         check_valid(self.bundle.protected, self._schema)
         _check_effects(operator, protected)  # (7)
         self.rules = _by_id((*operator, *protected))  # (6)
+        if len(self.rules) > MOST_RULES:  # (9)
+            raise Malformed("policy.many", f"{len(self.rules)} policies, {MOST_RULES} at most")
         self._set = cedarpy.PolicySet.from_str(f"{self.bundle.operator}\n{self.bundle.protected}")
         self._entities = lru_cache(maxsize=_REMEMBERED)(self._build_entities)
 
@@ -261,7 +267,7 @@ def _rule(policy: Mapping[str, Any]) -> Rule:
     annotations: Mapping[str, str | None] = policy.get("annotations", {})
     id_ = annotations.get("id") or ""
     if _ID.fullmatch(id_) is None:
-        raise Malformed("policy.id", f"@id {id_!r} must be of a-z 0-9 . -")
+        raise Malformed("policy.id", f"@id {id_!r} must be 1 to 64 of a-z 0-9 . -")
     unknown = sorted(annotations.keys() - _ANNOTATIONS)
     if unknown:
         raise Malformed("policy.annotation", f"{id_}: unknown annotation @{', @'.join(unknown)}")
@@ -278,8 +284,10 @@ def _check_annotations(id_: str, texts: Mapping[str, str], *, permits: bool) -> 
         if any(texts.values()):
             raise Malformed("policy.annotation", f"{id_}: @reason, @fix and @halt belong to a forbid")
         return
-    if not texts["reason"] or not texts["fix"].strip() or "\n" in texts["fix"]:
+    if not texts["reason"] or not texts["fix"].strip() or not texts["fix"].isprintable():
         raise Malformed("policy.annotation", f"{id_}: a forbid says @reason and, in one line, @fix")
+    if len(texts["fix"]) > MOST_FIX:  # (9)
+        raise Malformed("policy.annotation", f"{id_}: @fix has {len(texts['fix'])} characters, {MOST_FIX} at most")
     if texts["halt"] not in ("", "hard", "drain"):
         raise Malformed("policy.annotation", f"{id_}: @halt is hard or drain")
     if texts["reason"] != f"policy.forbid.{id_}" and not _is_registered(texts["reason"]):

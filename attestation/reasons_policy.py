@@ -54,7 +54,13 @@ POLICY: Rows = {
     ),
     "policy.id": (
         "A policy has no @id, a malformed one, or one that is used twice.",
-        "Give every policy its own @id of the characters a-z 0-9 . -",
+        "Give every policy its own @id: 1 to 64 of the characters a-z 0-9 . -",
+        False,
+        _OPERATOR,
+    ),
+    "policy.many": (
+        "There are more policies than the record of a decision has room for.",
+        "Join policies: 128 at most.",
         False,
         _OPERATOR,
     ),

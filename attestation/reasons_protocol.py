@@ -21,6 +21,18 @@ WIRE = {
 
 INTENT = {
     "intent.empty": ("The request names no job or no command.", "Give a job name and a command.", False, _SUBMITTER),
+    "intent.name": (
+        "A name in the request cannot be shown as it is.",
+        "Leave control characters and line ends out of names.",
+        False,
+        _SUBMITTER,
+    ),
+    "intent.time": (
+        "The request was signed more than a day ago, or in the future.",
+        "Sign it again; if it is new, set the clock of the machine that signs.",
+        False,
+        _SUBMITTER,
+    ),
     "intent.gpus": ("The GPU mode is not known.", "Use none, spt, mpt or ppcie.", False, _SUBMITTER),
     "submitter.state": (
         "The submitter's record has no known state.",
@@ -91,6 +103,7 @@ REFERENCE = {
 
 GRANT = {
     "grant.profile": ("The grant is of a profile that is not known here.", "Upgrade the agent.", False, _ADMIN),
+    "grant.scope": ("The grant permits something else than to run a job.", "Upgrade the agent.", False, _ADMIN),
     "grant.issuer": ("The grant comes from another verifier than the one asked.", _AGAIN, True, _OPERATOR),
     "grant.node": ("The grant is for another host.", _AGAIN, True, _OPERATOR),
     "grant.holder": ("The grant is bound to another host's key.", _AGAIN, True, _OPERATOR),

@@ -7,8 +7,8 @@ import pytest
 
 from attestation import claims as ear
 from attestation.claims import FAIL, NOT_RUN, PASS
-from attestation.evidence import Cmw
-from attestation.intent import sign_intent
+from attestation.evidence import Cmw, HostRecord
+from attestation.intent import AHEAD_SECONDS, LIFETIME_SECONDS, sign_intent
 from attestation.node import ClockRecord
 from attestation.reference import Baseline
 from fixtures.attester import SoftTpm
@@ -27,7 +27,7 @@ TPM_CHECKS = (
     "tpm.firmware",
     "tpm.baseline",
 )
-WORKLOAD_CHECKS = ("workload.code", "workload.environment")
+WORKLOAD_CHECKS = ("workload.code", "workload.environment", "workload.intent")
 
 
 def test_honest_evidence_affirms() -> None:
@@ -138,6 +138,14 @@ def _with_records(**records: Cmw) -> Spoil:
     return spoil
 
 
+def _signed(seconds: int) -> Spoil:
+    def spoil(world: World) -> bytes:
+        world.intent = replace(world.intent, issued=world.at + seconds)
+        return world.evidence()
+
+    return spoil
+
+
 def _other_bank(world: World) -> bytes:
     return world.evidence(world.record(bank=0x000C))
 
@@ -163,6 +171,16 @@ REFUSED: dict[str, tuple[Spoil, str, str]] = {
     ),
     "a GPU record": (_with_records(gpu0=Cmw("gpu", b"")), "evidence.records", "evidence.unknown-record"),
     "a record of unknown kind": (_with_records(tee=Cmw("tee", b"")), "evidence.records", "evidence.unknown-record"),
+    "a host record of another type": (
+        _with_records(host=Cmw("text/plain", HostRecord(facts={}).to_bytes())),
+        "evidence.records",
+        "evidence.record",
+    ),
+    "a host record that is none": (
+        _with_records(host=Cmw("application/interlock-host+cbor", b"\xa0")),
+        "evidence.records",
+        "wire.missing",
+    ),
     "a holder key that was not enrolled": (_another_holder, "tpm.holder", "tpm.holder.unknown"),
     "a certification by another TPM": (_certified_elsewhere, "tpm.holder", "tpm.certify.signature"),
     "an AK that is none": (_node(ak_public=b"\0"), "tpm.holder", "tpm.public.truncated"),
@@ -215,6 +233,8 @@ REFUSED: dict[str, tuple[Spoil, str, str]] = {
         "workload.environment",
         "environment.revoked",
     ),
+    "an intent of the day before yesterday": (_signed(-LIFETIME_SECONDS - 1), "workload.intent", "intent.time"),
+    "an intent from the future": (_signed(AHEAD_SECONDS + 1), "workload.intent", "intent.time"),
     "environment approved until yesterday": (
         _approvals(CODE, replace(ENVIRONMENT, expires=1)),
         "workload.environment",
@@ -254,6 +274,25 @@ def test_an_obsolete_reference_value_is_a_warning(spoil: Spoil, submod: str) -> 
     assert claims.failures == ()
     assert claims.submods[submod].status == claims.status == ear.WARNING
     assert {s.status for n, s in claims.submods.items() if n != submod} == {ear.AFFIRMING}
+
+
+@pytest.mark.parametrize("seconds", [-LIFETIME_SECONDS, AHEAD_SECONDS], ids=["yesterday", "an hour ahead"])
+def test_an_intent_is_good_for_a_day(seconds: int) -> None:
+    world = World()
+    assert world.appraise(_signed(seconds)(world)).failures == ()
+
+
+def test_a_job_is_renewed_however_long_ago_it_was_asked_for() -> None:
+    world = World(grant=ID)
+    assert world.appraise(_signed(-30 * LIFETIME_SECONDS)(world)).failures == ()
+
+
+def test_what_the_host_says_of_itself_is_no_reason_to_refuse_and_no_fact() -> None:
+    world = World()
+    said = Cmw("application/interlock-host+cbor", HostRecord(facts={"kernel": "6.1", "baseline.state": "x"}).to_bytes())
+    claims = world.appraise(_with_records(host=said)(world))
+    assert claims.failures == ()
+    assert claims.submods["tpm"].facts["baseline.state"] == "active"
 
 
 def test_a_reference_value_counts_until_it_expires() -> None:

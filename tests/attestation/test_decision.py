@@ -36,6 +36,7 @@ DENIED: dict[str, tuple[dict[str, Any], tuple[str, ...], str]] = {
     "code pending": ({"code": "pending"}, ("code.pending",), "hard"),
     "code retired": ({"code": "retired"}, ("code.retired",), "drain"),
     "code expired": ({"affirming": False, "failures": ("code.expired",)}, ("code.expired",), "drain"),
+    "intent too old": ({"affirming": False, "failures": ("intent.time",)}, ("intent.time",), "drain"),
     "environment expired": (
         {"affirming": False, "failures": ("environment.expired",)},
         ("environment.expired",),

@@ -38,6 +38,11 @@ def test_refuses_a_token(text: tuple[str, str]) -> None:
     assert caught.value.reason in {"enrol.token", "cbor.syntax"}
 
 
+def test_what_has_no_prefix_is_told_how_a_token_begins() -> None:
+    with pytest.raises(Malformed, match=r"begins with 'interlock1\.'"):
+        EnrolToken.from_text(TOKEN.to_text().removeprefix("interlock1."))
+
+
 def test_keys_are_those_of_the_token_and_of_the_connection() -> None:
     assert verify_keys(KEYS, fingerprint=KEYS.fingerprint, tls=b"tls") == KEYS
 

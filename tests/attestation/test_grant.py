@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from attestation.cose import EDDSA, SoftwareSigner
-from attestation.errors import InterlockError
-from attestation.grant import Asked, Grant, sign_grant, verify_grant
+from attestation.cose import EDDSA, RECEIPTS, SoftwareSigner, sign1
+from attestation.errors import InterlockError, Malformed
+from attestation.grant import TYP, Asked, Grant, sign_grant, verify_grant
 from attestation.lease import Lease, sign_lease, verify_lease
 from attestation.log import Record, leaf_hash, make_receipt
 from attestation.merkle import node_hash
@@ -81,6 +81,7 @@ def _logged(**changes: Any) -> Answer:
 GRANTS_REFUSED: dict[str, tuple[Any, str]] = {
     "another signer": (lambda: _set("signer", OTHER), "cose.kid"),
     "another profile": (lambda: Answer(profile="tag:interlock,2026:grant/2"), "grant.profile"),
+    "another scope": (lambda: Answer(scope="run and debug"), "grant.scope"),
     "another issuer": (lambda: Answer(issuer="https://elsewhere"), "grant.issuer"),
     "another node": (lambda: Answer(node="gpu-host-2"), "grant.node"),
     "another holder key": (lambda: _set("asked", replace(ASKED, holder=OTHER.public)), "grant.holder"),
@@ -111,6 +112,15 @@ GRANTS_REFUSED: dict[str, tuple[Any, str]] = {
     "a receipt of another record": (lambda: _set("receipts", (_receipt(b"other"),)), "cose.signature"),
     "used before": (lambda: _set("burned", frozenset({GRANT.id})), "grant.replayed"),
 }
+
+
+@pytest.mark.parametrize("receipts", [b"receipt", {0: b"receipt"}, None], ids=["bytes", "map", "null"])
+def test_receipts_are_a_list(receipts: Any) -> None:
+    answer = Answer()
+    token = sign1(VERIFIER, typ=TYP, payload=GRANT.to_bytes(), unprotected={RECEIPTS: receipts})
+    with pytest.raises(Malformed) as caught:
+        verify_grant(token, answer.record, asked=ASKED, key=VERIFIER.public, log_key=LOG.public, burned=frozenset())
+    assert caught.value.reason == "grant.receipt"
 
 
 @pytest.mark.parametrize("name", GRANTS_REFUSED)

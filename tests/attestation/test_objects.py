@@ -26,6 +26,7 @@ from tests.attestation.examples import (
     LEASE,
     NODE,
     NONCE,
+    PASSED,
     PCRS,
     REFERENCES,
     REPORT,
@@ -41,6 +42,16 @@ NOW = CHALLENGE.issued
 REFUSED: dict[str, tuple[type[Wire], bytes, str]] = {
     "intent without a job name": (type(INTENT), spoil(INTENT, job=""), "intent.empty"),
     "intent without a command": (type(INTENT), spoil(INTENT, argv=()), "intent.empty"),
+    "intent whose job name moves the cursor": (type(INTENT), spoil(INTENT, job="x\x1b[2J"), "intent.name"),
+    "intent whose tenant reads backwards": (type(INTENT), spoil(INTENT, tenant="lab\u202e"), "intent.name"),
+    "intent with an output of two lines": (type(INTENT), spoil(INTENT, outputs=("a\nb",)), "intent.name"),
+    "intent with an input of two lines": (type(INTENT), spoil(INTENT, inputs={"a\nb": NONCE}), "intent.name"),
+    "intent with a secret of two lines": (type(INTENT), spoil(INTENT, secrets=("a\nb",)), "intent.name"),
+    "intent with a variable of two lines": (
+        type(INTENT),
+        spoil(INTENT, environment_variables={"a\nb": NONCE}),
+        "intent.name",
+    ),
     "intent with an unknown GPU mode": (
         type(INTENT),
         spoil(INTENT, gpus=replace(INTENT.gpus, mode="all")),
@@ -62,6 +73,7 @@ REFUSED: dict[str, tuple[type[Wire], bytes, str]] = {
         "ref.duplicate",
     ),
     "check with an unknown outcome": (type(FAILED), spoil(FAILED, outcome="ok"), "claims.outcome"),
+    "check with an unknown outcome and no reason": (type(PASSED), spoil(PASSED, outcome="ok"), "claims.outcome"),
     "failed check without a reason": (type(FAILED), spoil(FAILED, reason=None), "claims.outcome"),
     "passed check with a reason": (type(FAILED), spoil(FAILED, outcome=ear.PASS), "claims.outcome"),
     "claims of another profile": (type(CLAIMS), spoil(CLAIMS, profile="x"), "claims.profile"),
@@ -156,8 +168,20 @@ def test_evidence_is_read_unbelieved() -> None:
         ["tpm", b"", 2],
         ["t" * 129, b"", 4],
         ["tpm", bytes(Cmw.MAX_VALUE + 1), 4],
+        {"tpm": 0, b"": 0, 4: 0},
     ],
-    ids=["map", "short", "long", "number as type", "text as value", "bool", "endorsement", "type", "value"],
+    ids=[
+        "map",
+        "short",
+        "long",
+        "number as type",
+        "text as value",
+        "bool",
+        "endorsement",
+        "type",
+        "value",
+        "keys of a map",
+    ],
 )
 def test_refuses_what_is_no_cmw_record(record: object) -> None:
     with pytest.raises(Malformed, match=r"evidence\.record"):

@@ -7,14 +7,19 @@ from typing import Any
 import pytest
 
 from attestation.errors import InterlockError, Malformed, Untrusted
+from attestation.log import Record
 from attestation.policy import BANKS, CHECKS, Policy, PolicyBundle, Settings, read_rules
+from attestation.problem import Denial, Refusal
 from tests.attestation.policies import (
     BIG,
+    CONTEXT,
     FORBID,
     PERMIT,
     PROTECTED,
     SCHEMA,
     SETTINGS,
+    WHERE,
+    WHO,
     annotated,
     bundle,
 )
@@ -54,6 +59,7 @@ REFUSED: dict[str, tuple[PolicyBundle, str]] = {
     "empty id": (bundle(annotated(f"@id {OK}")), "policy.id"),
     "id in capitals": (bundle(annotated(f'@id("Big") {OK}')), "policy.id"),
     "id with a space": (bundle(annotated(f'@id("a b") {OK}')), "policy.id"),
+    "id longer than a record has room for": (bundle(annotated(f'@id("{"a" * 65}") {OK}')), "policy.id"),
     "id with a newline": (bundle(annotated(f'@id("a\\n") {OK}')), "policy.id"),
     "id twice": (bundle(PERMIT + BIG + BIG), "policy.id"),
     "id twice, once protected": (bundle(PERMIT + BIG.replace('"big"', '"protected.lab"')), "policy.id"),
@@ -68,6 +74,18 @@ REFUSED: dict[str, tuple[PolicyBundle, str]] = {
     "forbid without reason": (bundle(annotated('@id("a") @fix("Ask.")')), "policy.annotation"),
     "forbid without fix": (bundle(annotated('@id("a") @reason("limit.x")')), "policy.annotation"),
     "forbid with a blank fix": (bundle(annotated('@id("a") @reason("limit.x") @fix(" ")')), "policy.annotation"),
+    "forbid with a fix that moves the cursor": (
+        bundle(annotated('@id("a") @reason("limit.x") @fix("Ask.\\u{1b}[2J")')),
+        "policy.annotation",
+    ),
+    "forbid with a fix longer than a denial has room for": (
+        bundle(annotated(f'@id("a") @reason("limit.x") @fix("{"x" * 513}")')),
+        "policy.annotation",
+    ),
+    "more policies than a record has room for": (
+        bundle(PERMIT + "".join(BIG.replace('"big"', f'"big.{n}"') for n in range(127))),
+        "policy.many",
+    ),
     "forbid with a fix of two lines": (
         bundle(annotated('@id("a") @reason("limit.x") @fix("Ask.\\nBeg.")')),
         "policy.annotation",
@@ -226,6 +244,20 @@ def test_settings_split_checks() -> None:
 
 def test_defaults() -> None:
     assert (SETTINGS.lease_seconds, SETTINGS.hold_seconds, SETTINGS.bank) == (30, 900, 0x000B)
+
+
+def test_the_longest_policies_fit_into_a_record_and_a_denial() -> None:
+    fix, ids = "x" * 512, [f"{'a' * 61}{n:03}" for n in range(126)]
+    forbids = (f'@id("{i}") @reason("policy.forbid.{i}") @fix("{fix}") {FORBID_ALL}' for i in ids)
+    policy = Policy(bundle(PERMIT + "".join(forbids)))
+    verdict = policy.evaluate(WHO, WHERE, CONTEXT)
+    record = Record(
+        kind="decision", time=1, outcome="deny", reasons=verdict.reasons, determining=verdict.determining, digests={}
+    )
+    assert len(Record.from_bytes(record.to_bytes()).determining) == len(ids)
+    refusals = tuple(Refusal.of(code, fix=told) for code, told in policy.advice(verdict.reasons, verdict.determining))
+    denial = Denial(record=record.to_bytes(), receipt=b"", klass="drain", reasons=refusals)
+    assert Denial.from_bytes(denial.to_bytes()) == denial
 
 
 def test_rules_are_read_with_their_annotations() -> None:
