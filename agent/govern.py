@@ -7,6 +7,7 @@ from typing import Self
 
 from agent import protocol
 from agent.clock import SECOND, now_ns
+from agent.drift_local import clock_look, code_look, process_look
 from agent.hold import Hold, JobSpec, Limits, Outcome
 from agent.host import Host
 from agent.job import STDIO, Job
@@ -31,7 +32,13 @@ class Governed:
         token, lease, asked_ns = first
         self._hold = Hold.start(self._spec(), token, asked_ns, host.cgroups, self._hear)
         self._leases = Leases(host, grant, self._hold, lease, asked_ns, self._renewed)
-        looks = (pcr_look(host.pcrs, grant.conditions), suspend_look())
+        looks = (
+            pcr_look(host.pcrs, grant.conditions),
+            process_look(self._hold, job.peer.uid),
+            code_look(space.code),
+            suspend_look(),
+            clock_look(),
+        )
         self._watch = Watch(looks, host.settings.watch_ms / 1000, self._drifted)
 
     def _spec(self) -> JobSpec:

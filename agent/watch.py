@@ -1,8 +1,8 @@
 """Looking between two quotes: what can be seen locally and cheaply, each a named source of drift.
 
-Local suspicion halts first and asks later: the halt is hard, at once, and its cause is dated to the end of the last
+Local suspicion halts first and asks later: the halt is hard, at once, and its cause is dated to the last
 look that was clean, the earliest moment at which the change can have happened. So the latency that a report states is
-never too small.
+never too small. More looks: :mod:`agent.drift_local`.
 
 A TPM that does not answer is no drift: nothing is known then, and the lease decides.
 """
@@ -10,6 +10,7 @@ A TPM that does not answer is no drift: nothing is known then, and the lease dec
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
 from agent.clock import SECOND, now_ns
@@ -22,6 +23,8 @@ Look = Callable[[], None]
 """A local check: returns when all is well, raises ``Untrusted`` with the reason when it is not."""
 
 _SUSPENDED_NS: Final = SECOND // 2
+_SHARE: Final = 100
+_SLOWEST_NS: Final = 10 * SECOND
 
 
 def pcr_look(pcrs: Pcrs, conditions: Conditions) -> Look:
@@ -56,13 +59,34 @@ def suspend_look() -> Look:
     return look
 
 
+@dataclass
+class _Paced:
+    """One look with its own pace: when it is due, and when the last one that was clean began."""
+
+    look: Look
+    due_ns: int
+    clean_ns: int
+
+    def make(self, every_ns: int) -> None:
+        """Look now. Raises what the look raises."""
+        began, cpu_ns = now_ns(), time.thread_time_ns()
+        self.look()
+        self.clean_ns = began
+        cost = time.thread_time_ns() - cpu_ns
+        self.due_ns = began + min(max(every_ns, _SHARE * cost), max(every_ns, _SLOWEST_NS))
+
+
 class Watch:
-    """Makes all ``looks`` every ``seconds`` in a thread of its own; ``halt(reason, detail, cause_ns)`` at the first
-    that raises."""
+    """Makes every look each ``seconds``, in a thread of its own; at the first that raises it calls ``halt``.
+
+    ``halt(error, cause_ns)``: the cause is dated to the beginning of the last clean look of that kind. A look that is
+    costly is made less often, so that it takes at most a hundredth of one core, but at least every ten seconds.
+    """
 
     def __init__(self, looks: tuple[Look, ...], seconds: float, halt: Callable[[InterlockError, int], None]) -> None:
-        self._looks, self._seconds, self._halt = looks, seconds, halt
-        self._clean_ns = now_ns()
+        begun = now_ns()
+        self._looks = [_Paced(look, begun, begun) for look in looks]
+        self._every_ns, self._halt = int(seconds * SECOND), halt
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="watch", daemon=True)
 
@@ -76,13 +100,11 @@ class Watch:
 
     def _keep(self) -> None:
         while not self._stop.is_set():
-            began = now_ns()
-            try:
-                for look in self._looks:
-                    look()
-            except InterlockError as error:
-                if not self._stop.is_set():
-                    self._halt(error, self._clean_ns)
-                return
-            self._clean_ns = began
-            self._stop.wait(max(0.0, self._seconds - (now_ns() - began) / SECOND))
+            for paced in [each for each in self._looks if each.due_ns <= now_ns()]:
+                try:
+                    paced.make(self._every_ns)
+                except InterlockError as error:
+                    if not self._stop.is_set():
+                        self._halt(error, paced.clean_ns)
+                    return
+            self._stop.wait(max(0, min(each.due_ns for each in self._looks) - now_ns()) / SECOND)

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from typing_extensions import override
 
 from agent import codes
 from agent.client import Pinned, Unreachable, Verifier
@@ -171,9 +172,11 @@ class Meddled(Verifier):
         self.authorization: Callable[[Authorization], Authorization] = lambda answer: answer
         self.lease: Callable[[bytes], bytes] = lambda token: token
 
+    @override
     def authorize(self, intent: bytes, evidence: bytes) -> Authorization:
         return self.authorization(super().authorize(intent, evidence))
 
+    @override
     def renew(self, evidence: bytes) -> bytes:
         return self.lease(super().renew(evidence))
 
@@ -200,7 +203,8 @@ def regrant(house: House, **changes: Any) -> Callable[[Authorization], Authoriza
             answer.grant, keys.grant.public, typ=TYP, max_size=MAX_SIZE, unprotected=frozenset({RECEIPTS})
         )
         grant = replace(Grant.from_bytes(old.payload), **changes)
-        return replace(answer, grant=sign_grant(grant, keys.grant, tuple(old.unprotected[RECEIPTS])))
+        receipts: Any = old.unprotected[RECEIPTS]
+        return replace(answer, grant=sign_grant(grant, keys.grant, tuple(receipts)))
 
     return change
 
@@ -588,6 +592,7 @@ def test_evidence_whose_challenge_is_gone_is_replaced(house: House) -> None:
     class Forgetful(Meddled):
         first = True
 
+        @override
         def challenge(self, node: str) -> Challenge:
             made = super().challenge(node)
             if self.first:
