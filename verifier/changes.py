@@ -167,12 +167,13 @@ class ExpectNode(Change):
 
 @dataclass(frozen=True, slots=True)
 class PutChallenge(Change):
-    """Issue a challenge: ``challenge.exists``."""
+    """Issue a challenge: ``challenge.exists``. ``clock`` are the node's TPM counters as they are known now."""
 
     nonce: bytes
     node: str
     issued: int
     expires: int
+    clock: ClockRecord | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from attestation.decision import Usage
 from attestation.keys import PublicKey
 from attestation.log import verify_checkpoint
 from attestation.node import ClockRecord
-from verifier.sqlite_rules import JOB, LIVE, NODE, USAGE
+from verifier.sqlite_rules import CHALLENGE, JOB, LIVE, NODE, USAGE
 from verifier.store import Challenge, Corrupt, Entry, Head, Job, Node, Token, Unavailable, Version
 
 _BUSY_SECONDS = 10.0
@@ -155,8 +155,11 @@ class SqliteReads:
 
     def challenge(self, nonce: bytes) -> Challenge | None:
         """See :meth:`verifier.store.Store.challenge`."""
-        row = self._one("SELECT node, issued, expires, redeemed FROM challenge WHERE nonce = ?", nonce)
-        return None if row is None else Challenge(*row)
+        row = self._one(CHALLENGE, nonce)
+        if row is None:
+            return None
+        node, issued, expires, redeemed, *clock = row
+        return Challenge(node, issued, expires, redeemed, _clock(*clock))
 
     def submitter(self, kid: bytes) -> bytes | None:
         """See :meth:`verifier.store.Store.submitter`."""
@@ -190,8 +193,11 @@ class SqliteReads:
 
 def _node(row: Any) -> Node:
     name, ek_digest, holder, state, pool, record, clock, resets, restarts, safe = row
-    counters = None if clock is None else ClockRecord(clock=clock, resets=resets, restarts=restarts, safe=bool(safe))
-    return Node(name, ek_digest, holder, state, pool, record, counters)
+    return Node(name, ek_digest, holder, state, pool, record, _clock(clock, resets, restarts, safe))
+
+
+def _clock(clock: int | None, resets: int, restarts: int, safe: int) -> ClockRecord | None:
+    return None if clock is None else ClockRecord(clock=clock, resets=resets, restarts=restarts, safe=bool(safe))
 
 
 @contextmanager

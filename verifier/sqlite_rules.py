@@ -35,7 +35,7 @@ CREATE TABLE node (name TEXT PRIMARY KEY, ek_digest BLOB NOT NULL UNIQUE, holder
     clock INTEGER, resets INTEGER, restarts INTEGER, safe INTEGER) STRICT;
 
 CREATE TABLE challenge (nonce BLOB PRIMARY KEY, node TEXT NOT NULL, issued INTEGER NOT NULL, expires INTEGER NOT NULL,
-    redeemed INTEGER) STRICT;
+    redeemed INTEGER, clock INTEGER, resets INTEGER, restarts INTEGER, safe INTEGER) STRICT;
 CREATE INDEX challenge_expires ON challenge (expires);
 CREATE TABLE intent (nonce BLOB PRIMARY KEY, at INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE submitter (kid BLOB PRIMARY KEY, record BLOB NOT NULL) STRICT;
@@ -55,6 +55,8 @@ _USAGE = f"""
 (SELECT coalesce(sum(gpu_seconds), 0) FROM job WHERE tenant = :tenant AND at >= :since)
 """  # noqa: S608  # the only text that is put in is the constant above
 USAGE = f"SELECT {_USAGE}"
+
+CHALLENGE = "SELECT node, issued, expires, redeemed, clock, resets, restarts, safe FROM challenge WHERE nonce = ?"
 
 JOB = """
 SELECT cti, node, submitter, tenant, intent, state, gpus, at, revoked, lease_sequence, lease_digest, lease_end,
@@ -167,8 +169,8 @@ RULES: Mapping[type[changes.Change], Rule] = {
         "SELECT 1 FROM node WHERE name = :name AND state = :state AND holder = :holder", "node.changed"
     ),
     changes.PutChallenge: Rule(
-        "INSERT INTO challenge (nonce, node, issued, expires) VALUES (:nonce, :node, :issued, :expires)"
-        " ON CONFLICT DO NOTHING",
+        "INSERT INTO challenge (nonce, node, issued, expires, clock, resets, restarts, safe)"
+        " VALUES (:nonce, :node, :issued, :expires, :clock, :resets, :restarts, :safe) ON CONFLICT DO NOTHING",
         "challenge.exists",
     ),
     changes.RedeemChallenge: Rule(
@@ -232,13 +234,13 @@ _FIELDS = {kind: tuple(f.name for f in fields(kind)) for kind in RULES}
 def parameters(change: changes.Change) -> dict[str, Any]:
     """The change's fields by name, as the statements call them; those of a clock or a usage one by one."""
     named = {name: getattr(change, name) for name in _FIELDS[type(change)]}
-    if isinstance(change, changes.TouchClock):
-        clock = change.clock
-        named |= {"clock": clock.clock, "resets": clock.resets, "restarts": clock.restarts, "safe": clock.safe}
+    if isinstance(change, changes.TouchClock | changes.PutChallenge):
+        named |= {name: getattr(change.clock, name, None) for name in _CLOCK_FIELDS}
     elif isinstance(change, changes.ExpectUsage):
         named |= {name: getattr(change.usage, name) for name in _USAGE_FIELDS}
         del named["usage"]
     return named
 
 
+_CLOCK_FIELDS = ("clock", "resets", "restarts", "safe")
 _USAGE_FIELDS = ("submitter_jobs", "tenant_jobs", "node_jobs", "gpu_seconds")

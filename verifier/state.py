@@ -1,9 +1,10 @@
 """What a running verifier holds: keys, store, log, the policy in force, and the challenges that are open.
 
-Everything that must survive is in the store. What is only here may be lost at any time without harm: caches, counters,
-and for each open challenge the node's TPM counters at the moment it was issued. Evidence is held against *those*, so
-that two jobs of one host that are renewed at the same time do not make each other look like a replay: a quote has to be
-younger than what was known when it was asked for. After a restart the counters of the store stand in for them.
+Everything that must survive is in the store. What is only here may be lost at any time without harm: caches and counts.
+
+A challenge is kept with the node's TPM counters at the moment it was issued. Evidence is held against *those*, so that
+two jobs of one host that are renewed at the same time do not make each other look like a replay: a quote has to be
+younger than what was known when it was asked for.
 """
 
 import asyncio
@@ -25,7 +26,7 @@ from attestation.grant import Grant
 from attestation.intent import Intent, read_intent
 from attestation.keys import PublicKey, Signer
 from attestation.log import Record, make_receipt
-from attestation.node import ClockRecord, NodeRecord, Submitter
+from attestation.node import NodeRecord, Submitter
 from attestation.policy import Policy
 from attestation.reference import ReferenceSet
 from verifier.changes import PutChallenge, Unit
@@ -72,11 +73,10 @@ class InForce:
 
 @dataclass(frozen=True, slots=True)
 class Open:
-    """A challenge as it was issued, and the node's counters at that moment."""
+    """A challenge as it was issued, for which node, and until when."""
 
     challenge: Challenge
     node: str
-    clock: ClockRecord | None
     expires: int
 
 
@@ -202,9 +202,9 @@ class Verifier:
             nonce=self.entropy(NONCE_SIZE),
         )
         expires = now + LIFETIME_SECONDS
-        self._open[challenge.nonce] = Open(challenge, name, node.clock, expires)
+        self._open[challenge.nonce] = Open(challenge, name, expires)
         self._queue.append(challenge.nonce)
-        await self.commit(Unit((PutChallenge(challenge.nonce, name, now, expires),)))
+        await self.commit(Unit((PutChallenge(challenge.nonce, name, now, expires, node.clock),)))
         return challenge
 
     def asked(self, nonce: bytes) -> tuple[Challenge, NodeRecord]:
@@ -215,9 +215,9 @@ class Verifier:
         row = self.store.challenge(nonce)
         if row is None:
             raise Untrusted("challenge.unknown", "this verifier never issued that challenge, or long ago")
-        node, known = self.node(row.node), self._open.get(nonce)
+        node, known = replace(self.node(row.node), clock=row.clock), self._open.get(nonce)
         if known is not None:
-            return known.challenge, replace(node, clock=known.clock)
+            return known.challenge, node
         settings = self.in_force().policy.settings
         challenge = Challenge(
             expires_in=max(1, row.expires - row.issued),

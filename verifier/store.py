@@ -85,12 +85,13 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class Challenge:
-    """A challenge that was issued, and when it was redeemed."""
+    """A challenge that was issued, when it was redeemed, and the node's TPM counters as known when it was issued."""
 
     node: str
     issued: int
     expires: int
     redeemed: int | None
+    clock: ClockRecord | None = None
 
 
 @dataclass(frozen=True, slots=True)

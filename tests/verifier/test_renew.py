@@ -112,15 +112,17 @@ def test_a_lost_answer_is_answered_again(run: Run) -> None:
     assert leased(run.renew()).sequence == 2
 
 
-def test_two_jobs_of_one_host_renew_at_the_same_time(run: Run) -> None:
-    """Whichever quote is younger arrives first: the other one is no replay."""
+@pytest.mark.parametrize("restarted", [False, True])
+def test_two_jobs_of_one_host_renew_at_the_same_time(run: Run, restarted: bool) -> None:
+    """Whichever quote is younger arrives first: the other one is no replay, nor is it after a restart."""
     second = start(run.hall, run.host)
-    verifier = run.hall.verifier
-    challenges = [run.hall.run(verifier.challenge("host")) for _ in range(2)]
+    challenges = [run.hall.run(run.hall.verifier.challenge("host")) for _ in range(2)]
     older = run.host.evidence(challenges[0], run.intent, grant=run.grant.id)
     younger = run.host.evidence(challenges[1], second.intent, grant=second.grant.id)
-    leased(run.hall.run(renew(verifier, younger)))
-    leased(run.hall.run(renew(verifier, older)))
+    if restarted:
+        run.hall.reopen()
+    leased(run.hall.run(renew(run.hall.verifier, younger)))
+    leased(run.hall.run(renew(run.hall.verifier, older)))
 
 
 # --- what ends it -----------------------------------------------------------------------------------------------------
