@@ -45,6 +45,7 @@ _QUOTE = {
 _CLOCK = {
     "tpm.clock.reset": ("The TPM's reset counter went back: it was cleared or exchanged.", _ENROL, False, _OPERATOR),
     "tpm.clock.backwards": ("The TPM's clock did not go on.", "Ask again; then look at the TPM.", True, _ADMIN),
+    "tpm.clock.rebooted": ("The TPM was reset since the job was granted.", "Submit the job again.", True, _ADMIN),
     "tpm.clock.unsafe": ("The TPM's clock became unsafe without a reboot.", _DEVICE, False, _ADMIN),
     "tpm.firmware.changed": ("The TPM's firmware is not the enrolled one.", _ENROL, False, _OPERATOR),
 }

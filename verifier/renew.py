@@ -2,8 +2,8 @@
 
 1. The evidence is read strictly, and not believed yet. It names its grant, the log remembers what that grant was for.
 2. Evidence and facts are judged anew (:mod:`verifier.judge`), under the policy and the reference values of now.
-3. The grant still lives: not revoked, not ended, not past its time or its number of renewals, and its last lease ended
-   no longer ago than the hold time.
+3. The grant still lives: not revoked, not ended, not past its time or its number of renewals, its last lease ended no
+   longer ago than the hold time, and its host is still in the boot that was granted.
 4. The lease is in the log, durable, then it is signed. Its place in the chain is checked in the same transaction.
 5. The same evidence once more, because the answer was lost on its way, has the same answer: no lease is skipped.
 
@@ -11,6 +11,9 @@ A late or used challenge is a problem and no denial: an honest host asks for ano
 denial, whose class tells the host how to stop.
 """
 
+from collections.abc import Mapping
+
+from attestation.claims import Appraisal
 from attestation.decision import DRAIN, HARD
 from attestation.errors import Malformed, Untrusted
 from attestation.evidence import read_evidence
@@ -87,7 +90,16 @@ def _still_granted(judged: Judgement, job: Job, granted: Granted) -> Judgement:
         judged = judged.refuse("limit.renewals", f"{limits.renewals} renewals were granted", klass=DRAIN)
     if at >= granted.grant.expires:
         judged = judged.refuse("limit.seconds", "the time that was asked for is over", klass=DRAIN)
+    then, now = _boot(granted.grant.submods), _boot(judged.appraised.submods)
+    if now and now != then:
+        judged = judged.refuse("tpm.clock.rebooted", f"boot {now}, granted in {then}")
     return judged
+
+
+def _boot(submods: Mapping[str, Appraisal]) -> str:
+    """Resets and restarts that the TPM counted; empty where a quote did not prove them."""
+    facts = submods["tpm"].facts
+    return f"{facts['resets']}.{facts['restarts']}" if "resets" in facts else ""
 
 
 def _repeat(verifier: Verifier, judged: Judgement, job: Job, reason: str) -> bytes:

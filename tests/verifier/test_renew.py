@@ -125,6 +125,16 @@ def test_two_jobs_of_one_host_renew_at_the_same_time(run: Run, restarted: bool) 
     leased(run.hall.run(renew(run.hall.verifier, older)))
 
 
+def test_a_job_does_not_outlive_the_boot_it_was_granted_in(run: Run) -> None:
+    """The same system has booted again: good for a new grant, not for the old one."""
+    leased(run.renew())
+    pcrs = run.host.tpm.pcrs
+    run.host.tpm.reboot()
+    run.host.tpm.pcrs = pcrs
+    assert_denied(run, run.renew(), "tpm.clock.rebooted", "hard")
+    assert start(run.hall, run.host).lease.sequence == 0
+
+
 # --- what ends it -----------------------------------------------------------------------------------------------------
 
 
