@@ -9,15 +9,15 @@ import os
 import re
 import socket
 import threading
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
 from agent.connect import Connection
 from agent.enrol import enrol
-from agent.environment import Cache, measure_environment
+from agent.environment import measure_environment
 from agent.host import Host
 from agent.messages import Channel, Ended, Peer, Progress, Start
 from agent.request import Options, code_digest, make_intent
@@ -234,5 +234,32 @@ def _lift_limits(policy: Path) -> None:
     policy.write_text(re.sub(r"_jobs >= \d+", "_jobs >= 10000", policy.read_text()))
 
 
-def fresh_cache(directory: Path) -> Cache:
-    return Cache(directory / "hashes.db")
+@contextmanager
+def door(house: House, peer: Peer = PEER) -> Iterator[Path]:
+    """A socket on which everybody is taken for ``peer``: for commands that run inside the test's own process."""
+    path = house.directory / "door.sock"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        threads: list[threading.Thread] = []
+
+        def accept() -> None:
+            while True:
+                try:
+                    connection, _ = listener.accept()
+                except OSError:
+                    return
+                thread = threading.Thread(target=serve, args=(house.host, Channel(connection), peer))
+                threads.append(thread)
+                thread.start()
+
+        keeper = threading.Thread(target=accept)
+        keeper.start()
+        try:
+            yield path
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            keeper.join()
+            for thread in threads:
+                thread.join(30)
+            path.unlink()
