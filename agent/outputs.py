@@ -2,7 +2,7 @@
 
 Rules:
 1. The job owns the directory and may put anything there. Every open goes below its descriptor, follows no link, waits
-   for no fifo; what is not a regular file is no output.
+   for no fifo; what is not a regular file is no output, nor is what has a name that a report cannot hold.
 2. Under which lease a file was last written is seen, not told: at each new lease the agent notes what every output
    looks like (device, inode, size, times). The first note that equals the file's last state names the lease. No clock
    takes part, and a job cannot set a file's change time.
@@ -23,6 +23,7 @@ from agent.tree import Key, key_of
 from attestation.report import Output
 
 MOST: Final = 1024
+MOST_NAME: Final = 256  # characters of a map's key in a report
 _DEPTH: Final = 16
 _BLOCK: Final = 1 << 20
 _RESOLVE: Final = kernel.RESOLVE_BENEATH | kernel.RESOLVE_NO_SYMLINKS
@@ -87,7 +88,7 @@ def _below(root: int, path: str, depth: int) -> Iterator[tuple[str, int]]:
     finally:
         os.close(file)
     for name in names:
-        if name.isprintable():
+        if name.isprintable() and len(path) + 1 + len(name) <= MOST_NAME:
             yield from _below(root, f"{path}/{name}", depth + 1)
 
 
