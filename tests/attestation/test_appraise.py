@@ -345,6 +345,14 @@ def test_evidence_of_another_enrolled_host_does_not_pass() -> None:
     assert world.failure(other.evidence()).reason == "cose.kid"
 
 
+def test_the_quote_of_an_enrolment_is_no_evidence() -> None:
+    """It carries the nonce as it is; evidence carries a hash over everything that it is for."""
+    world = World()
+    quote = world.tpm.quote(world.challenge.nonce, world.challenge.bank, world.challenge.pcrs)
+    record = world.record(quote=quote.attest, signature=quote.signature)
+    assert world.failure(world.evidence(record)).reason == "tpm.quote.nonce"
+
+
 def test_a_grant_must_be_renewed_where_one_is_asked_for() -> None:
     world = World(grant=ID)
     assert world.failure(world.evidence(grant=None)).reason == "evidence.grant"
