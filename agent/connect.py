@@ -3,13 +3,15 @@
 import os
 import signal
 import socket
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Final, TypeVar
 
-from agent.messages import Answer, Channel, Ended, Progress, Refused, Signal, close_all
+from typing_extensions import override
+
+from agent.messages import PATIENCE_SECONDS, Answer, Channel, Ended, Progress, Refused, Signal, close_all
 from attestation.errors import InterlockError, Malformed, Untrusted
 from attestation.wire import Wire
 
@@ -33,15 +35,21 @@ def connect(path: Path) -> Iterator["Connection"]:
 class Connection(Channel):
     """A channel to the agent that turns its refusals, and its silence, into errors."""
 
+    @override
+    def send(self, message: Wire, descriptors: Sequence[int] = (), *, patience: float = PATIENCE_SECONDS) -> None:
+        """Send one message. Raises ``Untrusted("agent.gone")`` where the agent does not take it."""
+        try:
+            super().send(message, descriptors, patience=patience)
+        except OSError as error:
+            raise Untrusted("agent.gone", error.strerror or "it does not listen") from error
+
     @contextmanager
     def passing_signals(self) -> Iterator[None]:
         """Send the job what this process is sent, instead of acting on it."""
 
         def pass_on(number: int, _frame: FrameType | None) -> None:
-            try:
+            with suppress(InterlockError):  # the agent is gone: follow() is about to say so
                 self.send(Signal(number=number))
-            except OSError:
-                return  # the agent is gone: follow() is about to say so
 
         before = {number: signal.signal(number, pass_on) for number in PASSED_ON}
         try:

@@ -66,7 +66,8 @@ def _same(reason: str, found: bytes, granted: bytes) -> None:
 def sweep(jobs: Path) -> None:
     """Remove what earlier runs have left for longer than :data:`KEEP_SECONDS`, and any staged code."""
     for path in jobs.iterdir():
+        age = time.time() - path.stat().st_mtime
         with contextlib.suppress(FileNotFoundError):
             shutil.rmtree(path / "code")
-        if time.time() - path.stat().st_mtime > KEEP_SECONDS:
+        if age > KEEP_SECONDS:
             shutil.rmtree(path)

@@ -199,10 +199,11 @@ class Submission:
     def until(self, event: str) -> Progress:
         """The next progress of this kind."""
         while True:
-            progress = self.connection.expect(Progress)
-            self.progress.append(progress)
-            if progress.event == event:
-                return progress
+            message, _ = self.connection._next()
+            assert isinstance(message, Progress), message
+            self.progress.append(message)
+            if message.event == event:
+                return message
 
     def end(self, tell: Callable[[Progress], None] | None = None) -> Ended:
         """How it came out; closes the connection and waits until the agent is done with it."""
