@@ -24,7 +24,8 @@ to exactly the bytes that arrived. That last check is what makes the encoding un
 integers and lengths, unordered maps and trailing bytes without a rule for each.
 """
 
-from typing import Any, TypeAlias
+from collections.abc import Collection
+from typing import Any, TypeAlias, TypeVar
 
 import cbor2
 from cbor2 import CBORTag as Tagged
@@ -33,8 +34,9 @@ from attestation.errors import Malformed
 
 Value: TypeAlias = "int | bytes | str | bool | list[Value] | dict[Key, Value] | Tagged | None"
 Key: TypeAlias = int | bytes | str
+K = TypeVar("K", bound=Key)
 
-__all__ = ["MAX_ITEMS", "Key", "Tagged", "Unencodable", "Value", "decode", "encode"]
+__all__ = ["MAX_ITEMS", "Key", "Tagged", "Unencodable", "Value", "decode", "encode", "encode_in_order", "in_order"]
 
 # Tags that cbor2 6.3 would turn into Python objects (dates, regular expressions, bignums, shared references ...).
 _BUILT_IN_TAGS = (
@@ -61,6 +63,14 @@ def encode(value: object) -> bytes:
     Raises `Unencodable` for every other type, and for integers beyond 64 bits.
     """
     return cbor2.dumps(_normal(value, None))
+
+
+def encode_in_order(value: object) -> bytes:
+    """Encode a value whose maps are in order already (`in_order`) and whose types are those of `encode`.
+
+    Nothing is checked: it is for what the caller's own types guarantee, at a third of the time of `encode`.
+    """
+    return cbor2.dumps(value)
 
 
 def decode(
@@ -137,7 +147,7 @@ def _normal(value: Any, tags: frozenset[int] | None) -> Any:
     if kind in _LEAVES:
         return value
     if kind is int:
-        if not -0x1_0000_0000_0000_0000 <= value <= 0xFFFF_FFFF_FFFF_FFFF:
+        if not -_BEYOND <= value < _BEYOND:
             raise Unencodable("cbor.range", "integer beyond 64 bits")
         return value
     if kind is list or kind is tuple:
@@ -145,9 +155,7 @@ def _normal(value: Any, tags: frozenset[int] | None) -> Any:
     if kind in _MAPS:
         if not _KEYS.issuperset(map(type, value)):
             raise Unencodable("cbor.key", "a map key that is neither integer nor string")
-        keys = sorted(value, key=cbor2.dumps)
-        _normal(keys[-1:], tags)  # an integer key beyond 64 bits would encode as a tag, which sorts last
-        return {key: _normal(value[key], tags) for key in keys}
+        return {key: item if type(item := value[key]) in _LEAVES else _normal(item, tags) for key in in_order(value)}
     if kind is Tagged:
         if tags is not None and value.tag not in tags:
             raise Unencodable("cbor.tag", f"tag {value.tag} is not expected here")
@@ -155,10 +163,36 @@ def _normal(value: Any, tags: frozenset[int] | None) -> Any:
     raise Unencodable("cbor.type", f"{kind.__name__} is not allowed")
 
 
+def in_order(keys: Collection[K]) -> list[K]:
+    """Sort map keys by the bytes of their encodings. Raises `Unencodable` for an integer beyond 64 bits."""
+    kinds = set(map(type, keys))
+    if kinds == {int}:
+        if not -_BEYOND <= min(keys) <= max(keys) < _BEYOND:  # type: ignore[operator]  # all integers
+            raise Unencodable("cbor.range", "integer beyond 64 bits")
+        return sorted(keys, key=_integer_order)  # type: ignore[arg-type]
+    if kinds == {str}:
+        return sorted(keys, key=_text_order)  # type: ignore[arg-type]
+    ordered = sorted(keys, key=cbor2.dumps)
+    _normal(ordered[-1:], None)  # an integer beyond 64 bits would encode as a tag, which sorts last
+    return ordered
+
+
+def _text_order(key: str) -> tuple[int, bytes]:
+    """The shorter before the longer, because the length stands first in the encoding."""
+    encoded = key.encode()
+    return len(encoded), encoded
+
+
+def _integer_order(key: int) -> int:
+    """From 0 up, then -1 and down: what the encodings of integers sort by."""
+    return key if key >= 0 else _BEYOND - key
+
+
 def _deny(*_: object) -> object:
     raise Unencodable("cbor.tag", "a tag that is not expected here")
 
 
+_BEYOND = 1 << 64
 _HARMLESS = 4096  # a few hundred colliding keys: well below a millisecond
 _DENIED = dict.fromkeys(_BUILT_IN_TAGS, _deny)
 _LEAVES = frozenset({bytes, str, bool, type(None)})

@@ -209,7 +209,7 @@ def verify_sign1(
 
 def _to_be_signed(signed_header: bytes, payload: bytes) -> bytes:
     """Return the Sig_structure of a COSE_Sign1 with empty external_aad (RFC 9052 section 4.4)."""
-    return cbor.encode(["Signature1", signed_header, b"", payload])
+    return cbor.encode_in_order(["Signature1", signed_header, b"", payload])
 
 
 def _elements(message: cbor.Value) -> tuple[bytes, Header, bytes | None, bytes]:

@@ -91,10 +91,20 @@ _VERIFIER = {
 _OPERATING = {
     "service.key": ("A key file is missing, or of the wrong kind.", "Restore the keys directory.", False, _OPERATOR),
     "service.key-readable": ("Others can read a private key.", "chmod 600 the file that is named.", False, _OPERATOR),
-    "service.file": ("settings.toml cannot be read.", "Run init, or give the right --dir.", False, _OPERATOR),
-    "service.syntax": ("settings.toml is not TOML.", "Correct the line that is named.", False, _OPERATOR),
-    "service.name": ("settings.toml has an unknown name, or lacks one.", "Correct the name.", False, _OPERATOR),
-    "service.value": ("settings.toml has a value of the wrong kind.", "Correct the value.", False, _OPERATOR),
+    "service.file": (
+        "The verifier's settings.toml cannot be read.",
+        "Run init, or give the right --dir.",
+        False,
+        _OPERATOR,
+    ),
+    "service.syntax": (
+        "The verifier's settings.toml is not TOML.",
+        "Correct the line that is named.",
+        False,
+        _OPERATOR,
+    ),
+    "service.name": ("In settings.toml a name is unknown, or missing.", "Correct the name.", False, _OPERATOR),
+    "service.value": ("In settings.toml a value is of the wrong kind.", "Correct the value.", False, _OPERATOR),
     "service.exists": (
         "There is a verifier in this directory already.",
         "Choose another directory; nothing is overwritten.",

@@ -132,7 +132,7 @@ def _tuple(tp: Any, bounds: Bounds) -> _Codec:
     member = _codec(get_args(tp)[0], bounds)
 
     def write(value: tuple[Any, ...]) -> list[Any]:
-        return [member.write(item) for item in value]
+        return list(value) if member.write is _same else [member.write(item) for item in value]
 
     def read(value: Any, where: str) -> tuple[Any, ...]:
         if type_(value) is not list:
@@ -153,7 +153,8 @@ def _mapping(tp: Any, bounds: Bounds) -> _Codec:
     member = _codec(value_type, bounds)
 
     def write(value: Mapping[Any, Any]) -> dict[Any, Any]:
-        return {k: member.write(v) for k, v in value.items()}
+        keys = cbor.in_order(value) if len(value) > 1 else value
+        return {key: member.write(value[key]) for key in keys}
 
     def read(value: Any, where: str) -> dict[Any, Any]:
         if type_(value) is not dict:
@@ -166,7 +167,18 @@ def _mapping(tp: Any, bounds: Bounds) -> _Codec:
 
 
 def _nested(cls: Any) -> _Codec:
-    return _Codec(lambda value: value.to_value(), cls.from_value)
+    write = _shared_value if issubclass(cls, Wire) else cls.to_value
+    return _Codec(write, cls.from_value)
+
+
+def _shared_value(value: "Wire") -> Any:
+    """The value of an object that is part of others, made once and given to nobody who changes it."""
+    try:
+        return value._value  # noqa: SLF001 - a part of the class, out here so that codecs can name it
+    except AttributeError:
+        made = value.to_value()
+        object.__setattr__(value, "_value", made)
+        return made
 
 
 _SCALARS: dict[Any, Callable[[Bounds], _Codec]] = {
@@ -205,26 +217,34 @@ class Wire:
     every read.
     """
 
-    __slots__ = ()
+    __slots__ = ("_encoded", "_value")
 
     MAX_SIZE: ClassVar[int] = 65536
     MAX_ITEMS: ClassVar[int] = cbor.MAX_ITEMS
     _members: ClassVar[tuple[_Member, ...]] = ()
     _by_label: ClassVar[dict[int, _Member]] = {}
+    _written: ClassVar[tuple[tuple[int, str, Callable[[Any], Any]], ...]] = ()
+    _encoded: bytes
+    _value: Any
     _check: ClassVar[Callable[[Any], None] | None] = None
 
     def to_value(self) -> dict[int, Any]:
-        """The object as a CBOR map: labels to values."""
+        """The object as a CBOR map: labels to values, in the order of their encoding."""
         value: dict[int, Any] = {}
-        for member in self._members:
-            item = getattr(self, member.name)
+        for number, name, write in self._written:
+            item = getattr(self, name)
             if item is not None:
-                value[member.label] = member.codec.write(item)
+                value[number] = item if write is _same else write(item)
         return value
 
     def to_bytes(self) -> bytes:
-        """The one encoding of this object, deterministic CBOR."""
-        return cbor.encode(self.to_value())
+        """The one encoding of this object, deterministic CBOR; made once, because nothing in it changes."""
+        try:
+            return self._encoded
+        except AttributeError:
+            encoded = cbor.encode_in_order(self.to_value())
+            object.__setattr__(self, "_encoded", encoded)
+            return encoded
 
     @classmethod
     def from_value(cls, value: Any, where: str = "") -> Self:
@@ -279,5 +299,7 @@ def wire(cls: type[T]) -> type[T]:
     if len(by_label) != len(members):
         raise TypeError(f"{made.__name__}: two fields have the same label")
     made._members, made._by_label = tuple(members), by_label  # noqa: SLF001 - the decorator makes the class
+    written = [by_label[number] for number in cbor.in_order(by_label)]
+    made._written = tuple((m.label, m.name, m.codec.write) for m in written)  # noqa: SLF001
     made._check = getattr(made, "check", None)  # noqa: SLF001
     return made

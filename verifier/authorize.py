@@ -39,7 +39,7 @@ async def authorize(verifier: Verifier, asked: AuthorizationRequest) -> Authoriz
             challenge=challenge,
             node=node,
             intent=intent,
-            intent_token=asked.intent,
+            signed_intent=header,
             kid=header.kid,
             submitter=verifier.submitter(header.kid),
             evidence=evidence,

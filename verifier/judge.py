@@ -12,14 +12,16 @@ so that an auditor makes the same judgement again.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 from attestation.appraise import Subject, appraise
 from attestation.challenge import Challenge
 from attestation.claims import PASS, Claims, VerifierId
+from attestation.cose import UntrustedSign1
 from attestation.decision import DRAIN, HARD, Decision, Facts, Usage, decide, facts_from
 from attestation.errors import InterlockError
 from attestation.evidence import Evidence
-from attestation.intent import Intent, verify_intent
+from attestation.intent import Intent
 from attestation.keys import PublicKey
 from attestation.node import ClockRecord, NodeRecord, Submitter
 from attestation.problem import Refusal
@@ -45,7 +47,7 @@ class Case:
     challenge: Challenge
     node: NodeRecord
     intent: Intent
-    intent_token: bytes
+    signed_intent: UntrustedSign1
     kid: bytes
     submitter: Submitter | None
     evidence: Evidence
@@ -57,7 +59,7 @@ class Case:
     @property
     def holder(self) -> PublicKey:
         """The node's holder key."""
-        return Public.from_bytes(self.node.holder_public).key
+        return _holder(self.node.holder_public)
 
     @property
     def job(self) -> Reserved:
@@ -148,7 +150,7 @@ class Judgement:
         """The inputs of this judgement by the names that records use, without policy and reference values."""
         case = self.case
         blobs = {
-            "intent": case.intent_token,
+            "intent": case.signed_intent.token,
             "evidence": case.evidence_token,
             "node": case.node.to_bytes(),
             "submitter": None if case.submitter is None else case.submitter.to_bytes(),
@@ -163,12 +165,22 @@ class Judgement:
         return {**digests_of(archive), "policy": force.policy.digest, "references": force.references.digest}
 
 
+@lru_cache(maxsize=4096)
+def _key(spki: bytes) -> PublicKey:
+    return PublicKey.from_spki(spki)
+
+
+@lru_cache(maxsize=4096)
+def _holder(public: bytes) -> PublicKey:
+    return Public.from_bytes(public).key
+
+
 def judge(case: Case, verifier: VerifierId) -> Judgement:
     """Judge ``case`` by the numbered steps of this module. Pure; never raises for what was sent."""
     # (1)
     try:
         if case.submitter is not None:
-            verify_intent(case.intent_token, PublicKey.from_spki(case.submitter.spki))
+            case.signed_intent.verify(_key(case.submitter.spki))
     except InterlockError as error:
         return Judgement(case, _no_decision(case)).refuse(error.reason, error.detail)
     # (2)

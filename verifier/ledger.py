@@ -6,6 +6,7 @@ a denial because of it would be wrong, so who is about to deny waits until what 
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -26,29 +27,33 @@ class Ledger:
     """The reservations of one process; used from its event loop only."""
 
     def __init__(self) -> None:
-        self._pending: dict[asyncio.Future[None], Reserved] = {}
+        self._pending: set[asyncio.Future[None]] = set()
+        self._submitters: Counter[bytes] = Counter()
+        self._tenants: Counter[str] = Counter()
+        self._nodes: Counter[str] = Counter()
 
     @contextmanager
     def reserving(self, job: Reserved) -> Iterator[None]:
         """Count ``job`` for as long as this lasts."""
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._pending[done] = job
+        self._pending.add(done)
+        self._count(job, 1)
         try:
             yield
         finally:
-            del self._pending[done]
+            self._count(job, -1)
+            self._pending.remove(done)
             done.set_result(None)
 
     def added_to(self, used: Usage, job: Reserved) -> Usage:
         """``used``, and what is reserved of the same submitter, tenant and node as ``job``."""
-        others = self._pending.values()
-        if not others:
+        if not self._pending:
             return used
         return replace(
             used,
-            submitter_jobs=used.submitter_jobs + sum(r.submitter == job.submitter for r in others),
-            tenant_jobs=used.tenant_jobs + sum(r.tenant == job.tenant for r in others),
-            node_jobs=used.node_jobs + sum(r.node == job.node for r in others),
+            submitter_jobs=used.submitter_jobs + self._submitters[job.submitter],
+            tenant_jobs=used.tenant_jobs + self._tenants[job.tenant],
+            node_jobs=used.node_jobs + self._nodes[job.node],
         )
 
     async def settled(self) -> bool:
@@ -57,3 +62,12 @@ class Ledger:
         if waiting:
             await asyncio.wait(waiting)
         return bool(waiting)
+
+    def _count(self, job: Reserved, step: int) -> None:
+        for counts, name in ((self._tenants, job.tenant), (self._nodes, job.node)):
+            counts[name] += step
+            if not counts[name]:
+                del counts[name]
+        self._submitters[job.submitter] += step
+        if not self._submitters[job.submitter]:
+            del self._submitters[job.submitter]

@@ -62,7 +62,7 @@ class Pages:
         counts: dict[str, int] = {}
         for entry in entries:
             record = Record.from_bytes(entry.record)
-            name = f"{record.kind}.{record.outcome}"
+            name = f"{record.kind}: {record.outcome}"
             counts[name] = counts.get(name, 0) + 1
         active = {kind: store.active(kind) for kind in ("policy", "references", "anchors")}
         body: dict[str, Any] = {

@@ -47,7 +47,7 @@ async def renew(verifier: Verifier, token: bytes) -> bytes | Denial:
             challenge=challenge,
             node=node,
             intent=granted.intent,
-            intent_token=granted.intent_token,
+            signed_intent=granted.signed,
             kid=first.submitter,
             submitter=verifier.submitter(first.submitter),
             evidence=evidence,

@@ -20,6 +20,7 @@ from typing import Protocol
 
 from attestation.challenge import LIFETIME_SECONDS, NONCE_SIZE, Challenge
 from attestation.claims import VerifierId
+from attestation.cose import UntrustedSign1
 from attestation.decision import Usage
 from attestation.errors import InterlockError, Untrusted
 from attestation.grant import Grant
@@ -39,6 +40,7 @@ from verifier.store import Appended, Job, Store
 from verifier.throttle import Throttle
 from verifier.watch import Watch
 
+_MISSING = {"policy": "policy.none", "references": "references.none", "anchors": "anchors.none"}
 ACCOUNTING_SECONDS = 30 * 86_400
 """The period over which a tenant's GPU seconds are added up: the last thirty days."""
 
@@ -86,7 +88,7 @@ class Granted:
 
     grant: Grant
     intent: Intent
-    intent_token: bytes
+    signed: UntrustedSign1
 
 
 class _Once:
@@ -137,7 +139,7 @@ class Verifier:
         """The digest of the version of ``kind`` in force. Raises ``Unwell`` where nothing was ever loaded."""
         found = self.store.active(kind)
         if found is None:
-            raise Unwell(f"{kind}.none", f"no {kind} has been loaded")
+            raise Unwell(_MISSING[kind], f"no {kind} has been loaded")
         return found.digest
 
     def document(self, digest: bytes) -> bytes:
@@ -176,8 +178,8 @@ class Verifier:
         for entry in self.store.records_of(cti):
             named = Record.from_bytes(entry.record).digests
             if "grant" in named and "intent" in named:
-                token = self.document(named["intent"])
-                return Granted(Grant.from_bytes(self.document(named["grant"])), read_intent(token)[0], token)
+                grant = Grant.from_bytes(self.document(named["grant"]))
+                return Granted(grant, *read_intent(self.document(named["intent"])))
         raise Untrusted("grant.unknown", f"no grant {cti.hex()} was issued")
 
     def usage(self, job: Reserved, *, at: int, without: bytes | None = None) -> Usage:
@@ -249,7 +251,12 @@ class Verifier:
     # --- the log
 
     async def commit(self, unit: Unit) -> tuple[Logged, ...]:
-        """The unit's records with their receipts, once they are durable. Raises ``Conflict`` or ``Unavailable``."""
+        """The unit's records with their receipts, once they are durable. Raises ``Conflict`` or ``Unavailable``.
+
+        First everybody else who is ready gets a turn: requests that were judged in one turn of the loop reach the log
+        together, and share one commit and one checkpoint.
+        """
+        await asyncio.sleep(0)
         with self.metrics.append.time():
             appended = await asyncio.wrap_future(self.log.submit(unit))
         return tuple(

@@ -219,19 +219,12 @@ class Public:
     parameters: EccParameters | RsaParameters
 
     @classmethod
-    def from_bytes(cls, data: bytes) -> Self:
-        """Raises Malformed("tpm.public...") or Untrusted("tpm.public.unsupported") for other key types."""
-        reader = Reader(data, "tpm.public")
-        kind, name_alg, attributes, policy = reader.u16(), reader.u16(), reader.u32(), reader.sized16()
-        parameters: EccParameters | RsaParameters
-        if kind == ALG_ECC:
-            parameters = EccParameters.read(reader)
-        elif kind == ALG_RSA:
-            parameters = RsaParameters.read(reader)
-        else:
-            raise Untrusted("tpm.public.unsupported", f"object type 0x{kind:04x} is neither RSA nor ECC")
-        reader.done()
-        return cls(kind, name_alg, attributes, policy, parameters)
+    def from_bytes(cls, data: bytes) -> Public:
+        """Raises Malformed("tpm.public...") or Untrusted("tpm.public.unsupported") for other key types.
+
+        Remembered: a host sends the same public areas with every quote.
+        """
+        return _read_public(data)
 
     def to_bytes(self) -> bytes:
         words = self.type.to_bytes(2, "big") + self.name_alg.to_bytes(2, "big") + self.attributes.to_bytes(4, "big")
@@ -259,6 +252,21 @@ class Public:
     def key(self) -> PublicKey:
         """The key as COSE sees it. Untrusted("tpm.key.*"), or ("key.unsupported") for RSA."""
         return _cose_key(self.parameters)
+
+
+@lru_cache(maxsize=4096)
+def _read_public(data: bytes) -> Public:
+    reader = Reader(data, "tpm.public")
+    kind, name_alg, attributes, policy = reader.u16(), reader.u16(), reader.u32(), reader.sized16()
+    parameters: EccParameters | RsaParameters
+    if kind == ALG_ECC:
+        parameters = EccParameters.read(reader)
+    elif kind == ALG_RSA:
+        parameters = RsaParameters.read(reader)
+    else:
+        raise Untrusted("tpm.public.unsupported", f"object type 0x{kind:04x} is neither RSA nor ECC")
+    reader.done()
+    return Public(kind, name_alg, attributes, policy, parameters)
 
 
 @lru_cache(maxsize=4096)
