@@ -7,7 +7,6 @@ A submodule whose last check failed is contraindicated, and the checks behind it
 Claims are derived; they are not signed by themselves. The grant carries them under the verifier's signature.
 """
 
-import hashlib
 from collections.abc import Mapping
 
 from attestation.errors import Malformed
@@ -89,11 +88,6 @@ class Claims(Wire):
             raise Malformed("claims.level", f"binding {self.binding!r} or assurance {self.assurance!r} is unknown")
         if not self.submods:
             raise Malformed("claims.empty", "claims without a submodule say nothing")
-
-    @property
-    def digest(self) -> bytes:
-        """SHA-256 of the encoded claims."""
-        return hashlib.sha256(self.to_bytes()).digest()
 
     @property
     def status(self) -> int:

@@ -4,8 +4,6 @@ An attestation key is believed only from here, never from evidence. ``clock`` is
 accepted; a drop means that the TPM was cleared and the host must be enrolled again.
 """
 
-import hashlib
-
 from attestation.errors import Malformed
 from attestation.wire import Wire, label, wire
 
@@ -44,11 +42,6 @@ class NodeRecord(Wire):
         """Raise ``Malformed`` for an unknown state."""
         if self.state not in STATES:
             raise Malformed("node.state", f"{self.state!r} is not one of {', '.join(STATES)}")
-
-    @property
-    def digest(self) -> bytes:
-        """SHA-256 of the encoded record."""
-        return hashlib.sha256(self.to_bytes()).digest()
 
 
 @wire

@@ -4,7 +4,6 @@ A COSE_Sign1 of type ``application/interlock-report+cose``. It names the grant, 
 latency, and each output with the sequence of the lease under which it was written.
 """
 
-import hashlib
 import hmac
 import re
 from collections.abc import Mapping
@@ -74,11 +73,6 @@ class Report(Wire):
         """Raise ``Malformed`` for more different reasons than the log's record of this report has room for."""
         if len({halt.reason for halt in self.halts}) > MAX_REASONS:
             raise Malformed("report.halt", f"more than {MAX_REASONS} different reasons")
-
-    @property
-    def digest(self) -> bytes:
-        """SHA-256 of the payload."""
-        return hashlib.sha256(self.to_bytes()).digest()
 
 
 def sign_report(report: Report, holder: Signer) -> bytes:
