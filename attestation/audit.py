@@ -12,19 +12,20 @@ that has nothing to look at (a denied request has no grant) says so, and passes.
  7. intent: the submitter whom the record names has signed the intent.
  8. evidence: the holder key of the node has signed each evidence that was accepted; no two answer one challenge.
  9. grant: the pinned grant key has signed the grant that the decision names; a denied request has none.
-10. receipt: the log has promised that decision in the grant.
+10. receipt: the log has promised that decision in the grant, and beside it each record that issued nothing.
 11. agreement: grant, decision, intent and evidence name the same intent, policy, references, node, keys and challenge.
 12. leases: signed, in the log, each following the one before, each for evidence that answers its challenge.
-13. report: the holder key has signed the report, about this grant and the code that was granted.
-14. appraisal: appraised again, each evidence gives the archived claims, byte for byte.
-15. decision: decided again, the claims give the archived facts, and the outcome that the record states. (A request
+13. consistency: each tree that a receipt speaks of is a prefix of the checkpoint's: the log was not rewritten since.
+14. report: the holder key has signed the report, about this grant and the code that was granted.
+15. appraisal: appraised again, each evidence gives the archived claims, byte for byte.
+16. decision: decided again, the claims give the archived facts, and the outcome that the record states. (A request
     that was denied before it was appraised was denied because its intent is not signed by who it names.)
 
 Not checked, because it cannot be offline: that a challenge was drawn at random and redeemed once; facts of the moment
 (what else ran, that a grant was revoked or an intent used before), which a denial may rest on and which are listed;
 the EK certificate behind the node's keys, which enrolment checked and the node's record names; whether the job went on
-after the last record, where that is no report; and whether the checkpoint is the newest one (whoever keeps another one
-can ask the log for consistency).
+after the last record, where that is no report; and whether the checkpoint is the newest one, or the one
+that others were shown (whoever keeps another one, or a receipt, can ask the log for consistency).
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -44,12 +45,13 @@ from attestation.grant import Grant, holder_key
 from attestation.intent import Intent, verify_intent
 from attestation.keys import PublicKey
 from attestation.lease import Lease, verify_lease
-from attestation.log import Checkpoint, Note, Record, leaf_hash, verify_checkpoint, verify_receipt
+from attestation.log import Checkpoint, Note, Promise, Record, leaf_hash, verify_checkpoint, verify_receipt
 from attestation.node import Submitter
 from attestation.rederive import ACCEPTED, Archive
 from attestation.report import verify_report
 
 PASS, FAIL, NOT_RUN, NOTHING = "pass", "fail", "not run", "n/a"
+_ISSUING = ("decision", "lease")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,7 @@ class _Audit:
     intent: Intent = field(init=False)
     grant: Grant | None = None
     receipts: Header = field(default_factory=dict)
+    trees: dict[int, bytes] = field(default_factory=dict)
     claims: dict[int | None, Claims] = field(default_factory=dict)
 
     def accepted(self, kind: str) -> Iterator[tuple[int, Record]]:
@@ -222,23 +225,36 @@ def _grant(audit: _Audit) -> str:
 
 
 def _receipt(audit: _Audit) -> str:
+    for place, (leaf, record) in enumerate(zip(audit.bundle.leaves, audit.records, strict=True)):
+        carried = record.kind in _ISSUING and record.outcome in ACCEPTED
+        if carried == (leaf.receipt is not None):
+            raise Malformed("bundle.receipt", f"record {place} has its receipt in what it issued, or beside it")
+        if leaf.receipt is not None:
+            _verify_receipt(audit, leaf.receipt, place)
     if audit.granting is None:
-        return Nothing("no receipt: the request was denied")
-    size, index = _verify_receipt(audit, audit.receipts, audit.granting[0])
-    return f"entry {index} of a log of {size}"
+        return f"{len(audit.records)} records, each with its receipt"
+    promise = _verify_receipt(audit, _only_receipt(audit.receipts), audit.granting[0])
+    return f"entry {promise.entry} of a log of {promise.size}"
 
 
-def _verify_receipt(audit: _Audit, header: Header, place: int) -> tuple[int, int]:
-    """Size and index of the one receipt in an unprotected header, for the record at a place in the bundle."""
-    leaf = audit.bundle.leaves[place]
+def _only_receipt(header: Header) -> bytes:
+    """The one receipt in the unprotected header of a grant or lease."""
     match header.get(RECEIPTS):
         case [bytes(receipt)]:
-            size, index = verify_receipt(receipt, leaf_hash(leaf.record), audit.root.log)
+            return receipt
         case _:
             raise Malformed("grant.receipt", "a grant or lease carries exactly one receipt")
-    if index != leaf.index:
-        raise Untrusted("bundle.receipt", f"the receipt is for entry {index}, the record is entry {leaf.index}")
-    return size, index
+
+
+def _verify_receipt(audit: _Audit, receipt: bytes, place: int) -> Promise:
+    """What a receipt for the record at a place in the bundle says; its tree is remembered for the consistency check."""
+    leaf = audit.bundle.leaves[place]
+    promise = verify_receipt(receipt, leaf_hash(leaf.record), audit.root.log)
+    if promise.entry != leaf.index:
+        raise Untrusted("bundle.receipt", f"the receipt is for entry {promise.entry}, the record is entry {leaf.index}")
+    if audit.trees.setdefault(promise.size, promise.root) != promise.root:
+        raise Untrusted("merkle.consistency", f"the log has signed two trees of {promise.size} entries")
+    return promise
 
 
 def _agreement(audit: _Audit) -> str:
@@ -281,8 +297,19 @@ def _leases(audit: _Audit) -> str:
         signed = verify_sign1(
             token, audit.root.grant, typ=leases.TYP, max_size=leases.MAX_SIZE, unprotected=frozenset({RECEIPTS})
         )
-        _verify_receipt(audit, signed.unprotected, place)
+        _verify_receipt(audit, _only_receipt(signed.unprotected), place)
     return f"{len(issued)} leases, each follows the one before" if issued else Nothing("no lease: nothing ran")
+
+
+def _consistency(audit: _Audit) -> str:
+    last, proofs = audit.checkpoint, {proof.size: proof.path for proof in audit.bundle.consistency}
+    differ = sorted(audit.trees.keys() ^ proofs.keys())
+    if differ:
+        told = "no proof for a tree" if differ[0] in audit.trees else "no receipt for a proof"
+        raise Untrusted("bundle.consistency", f"{told} of {differ[0]} entries")
+    for size, path in proofs.items():
+        merkle.verify_consistency(size, last.size, audit.trees[size], last.root, path)
+    return f"the trees of all receipts ({len(proofs)}) are prefixes of the checkpoint's"
 
 
 def _report(audit: _Audit) -> str:
@@ -329,9 +356,10 @@ _STEPS: Sequence[tuple[str, Callable[[_Audit], str], str]] = (
     ("intent", _intent, "Nobody proves to have asked for this run."),
     ("evidence", _evidence, "The host did not make the evidence that was accepted."),
     ("grant", _grant, "The pinned verifier did not sign this grant, or not for this decision."),
-    ("receipt", _receipt, "The grant was not in the log when it was signed."),
+    ("receipt", _receipt, "The decision was not in the log when the grant was signed."),
     ("agreement", _agreement, "The grant permits something else than was decided on."),
     ("leases", _leases, "The job was not held by an unbroken chain of leases."),
+    ("consistency", _consistency, "The log was rewritten after it had promised a record of this job."),
     ("report", _report, "The end of the run is not proven by the host."),
     ("appraisal", _appraisal, "The evidence does not say what the verifier claimed."),
     ("decision", _decision, "The verifier decided otherwise than its policy says."),

@@ -8,7 +8,11 @@ label 4    all records of the job in order, each with its index and its inclusio
 label 5    the archive: every byte string that a record names by its SHA-256, ascending, each once, and no other
 label 6    the signed grant, with its receipt; absent where the request was denied
 label 7    the signed leases in order, each with its receipt
+label 8    for each size of the log that a receipt speaks of, ascending, its consistency with that checkpoint
 ========== =========================================================================================================
+
+Each record has one receipt: in the grant for the decision that allows, in the lease for the record that issues it, and
+beside every other record (label 4 of a leaf). It is the one that was handed out when the record became durable.
 
 Intents, evidence and reports are in the archive as they were signed. Grants and leases are archived as payloads, and
 their signed forms are beside it: the identity of both is their payload (ECDSA signatures are malleable).
@@ -33,16 +37,25 @@ _END = b"-----END PUBLIC KEY-----\n"
 
 @wire
 class Leaf(Wire):
-    """One record: its index in the log, its bytes, and its inclusion path, lowest sibling first."""
+    """One record: its index in the log, its bytes, its inclusion path (lowest sibling first), its receipt (above)."""
 
     index: int = label(1)
     record: bytes = label(2, most=65536)
     path: tuple[bytes, ...] = label(3, most=64)
+    receipt: bytes | None = label(4, most=4096, default=None)
+
+
+@wire
+class Consistency(Wire):
+    """That the log's tree of ``size`` entries is a prefix of the checkpoint's (RFC 9162 section 2.1.4)."""
+
+    size: int = label(1, low=1)
+    path: tuple[bytes, ...] = label(2, most=64)
 
 
 @wire
 class Bundle(Wire):
-    """See the module."""
+    """Everything about one job; what each part is stands above ``attestation/bundle.py``."""
 
     MAX_SIZE = MAX_SIZE
     MAX_ITEMS = MAX_SIZE
@@ -54,13 +67,17 @@ class Bundle(Wire):
     archive: tuple[bytes, ...] = label(5, most=_MAX_BLOB, ordered=True)
     grant: bytes | None = label(6, most=grant.MAX_SIZE, default=None)
     leases: tuple[bytes, ...] = label(7, most=lease.MAX_SIZE * 64, default=())
+    consistency: tuple[Consistency, ...] = label(8, most=1_000_000, default=())
 
     def check(self) -> None:
-        """Raise ``Malformed`` for another profile, or a bundle without records."""
+        """Raise ``Malformed`` for another profile, a bundle without records, or consistency in another order."""
         if self.profile != PROFILE:
             raise Malformed("bundle.profile", f"{self.profile!r} is not {PROFILE}")
         if not self.leaves:
             raise Malformed("bundle.empty", "a bundle has at least one record")
+        sizes = [proof.size for proof in self.consistency]
+        if sizes != sorted(set(sizes)):
+            raise Malformed("bundle.order", "the sizes of the consistency proofs do not ascend")
 
     def blobs(self) -> Mapping[bytes, bytes]:
         """The archive by SHA-256."""

@@ -17,6 +17,7 @@ import re
 from base64 import b64decode, b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from attestation import cbor, merkle
 from attestation.cose import EDDSA, VDP, VDS, PublicKey, Signer, read_sign1, sign1
@@ -29,6 +30,7 @@ __all__ = [
     "Checkpoint",
     "Note",
     "NoteSignature",
+    "Promise",
     "Record",
     "key_id",
     "leaf_hash",
@@ -226,6 +228,14 @@ _RFC9162_SHA256 = 1
 _INCLUSION = -1
 
 
+class Promise(NamedTuple):
+    """What a receipt says: entry number ``entry`` is in the tree of ``size`` entries with this ``root``."""
+
+    size: int
+    entry: int
+    root: bytes
+
+
 def make_receipt(signer: Signer, root: bytes, size: int, index: int, path: Sequence[bytes]) -> bytes:
     """The log's receipt: leaf ``index`` is in the tree of ``size`` leaves with this ``root`` (RFC 9942 section 5.2).
 
@@ -244,8 +254,8 @@ def make_receipt(signer: Signer, root: bytes, size: int, index: int, path: Seque
     )
 
 
-def verify_receipt(token: bytes, leaf: bytes, key: PublicKey) -> tuple[int, int]:
-    """Size and index, if the log has signed that ``leaf`` (a leaf hash) is in its tree; else it raises.
+def verify_receipt(token: bytes, leaf: bytes, key: PublicKey) -> Promise:
+    """What the receipt says, if the log has signed that ``leaf`` (a leaf hash) is in its tree; else it raises.
 
     1. The token is a strict COSE_Sign1 of the receipt type with a detached payload.
     2. Its protected header says that the tree is RFC9162_SHA256.
@@ -271,7 +281,7 @@ def verify_receipt(token: bytes, leaf: bytes, key: PublicKey) -> tuple[int, int]
     root = merkle.root_of_inclusion(leaf, index, size, path)
     # (5)
     unverified.verify(key, root)
-    return size, index
+    return Promise(size, index, root)
 
 
 def _inclusion_proof(proofs: cbor.Value) -> tuple[int, int, list[bytes]]:

@@ -130,6 +130,7 @@ _STORE: Rows = {
 _BUNDLE: Rows = {
     "bundle.profile": ("The file is no bundle, or one of another release.", "Use a newer release.", False, _DEV),
     "bundle.empty": ("The bundle has no record.", _BUNDLE_AGAIN, False, _OPERATOR),
+    "bundle.order": ("The consistency proofs are in another order.", _BUNDLE_AGAIN, False, _OPERATOR),
     "bundle.job": ("A record in the bundle is about another job.", _BUNDLE_AGAIN, False, _OPERATOR),
     "bundle.missing": ("Records of this job are missing.", _BUNDLE_AGAIN, False, _OPERATOR),
     "bundle.sequence": ("The records are not in the order of the log.", _BUNDLE_AGAIN, False, _OPERATOR),
@@ -140,6 +141,12 @@ _BUNDLE: Rows = {
     "bundle.nonce": ("Two pieces of evidence answer one challenge: a replay.", _ALARM, False, _OPERATOR),
     "bundle.grant": ("The grant is not the one that was decided on.", _ALARM, False, _OPERATOR),
     "bundle.receipt": ("The receipt is for another entry of the log.", _ALARM, False, _OPERATOR),
+    "bundle.consistency": (
+        "A tree that the log signed for this job has no consistency proof, or one that no receipt asks for is there.",
+        _BUNDLE_AGAIN,
+        False,
+        _OPERATOR,
+    ),
     "bundle.agreement": ("Grant and decision are about different things.", _ALARM, False, _OPERATOR),
     "bundle.leases": ("Leases and their records do not fit.", _ALARM, False, _OPERATOR),
     "bundle.code": ("Other code ran than was granted.", _ALARM, False, _OPERATOR),

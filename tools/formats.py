@@ -13,6 +13,7 @@ from typing import Any, get_args, get_origin
 
 from attestation import (
     api,
+    bundle,
     challenge,
     claims,
     enrol,
@@ -30,7 +31,7 @@ from attestation.wire import Bounds, Wire
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "formats.md"
 BEGIN, END = "<!-- cddl: written by tools/formats.py -->\n", "<!-- end of cddl -->\n"
-MODULES = (intent, challenge, evidence, claims, reference, node, grant, lease, report, log, enrol, api, problem)
+MODULES = (intent, challenge, evidence, claims, reference, node, grant, lease, report, log, bundle, enrol, api, problem)
 _INT_MAX = 2**63 - 1
 
 

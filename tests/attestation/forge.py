@@ -14,7 +14,7 @@ from typing import Any
 
 from attestation import merkle
 from attestation.audit import FAIL, NOT_RUN, Check, verify_bundle
-from attestation.bundle import Bundle, Leaf, Root, archived
+from attestation.bundle import Bundle, Consistency, Leaf, Root, archived
 from attestation.cose import ES256, Signer, SoftwareSigner
 from attestation.evidence import Evidence, read_evidence, sign_evidence
 from attestation.grant import Grant, sign_grant
@@ -99,6 +99,7 @@ class Forger:
     receipts: Callable[[tuple[bytes, ...]], tuple[bytes, ...]] = lambda receipts: receipts
     lease_receipts: Callable[[tuple[bytes, ...]], tuple[bytes, ...]] = lambda receipts: receipts
     receipt_from_the_end: bool = False
+    before: Callable[[list[bytes]], list[bytes]] = lambda entries: entries
 
     @classmethod
     def of(cls, bundle: bytes) -> "Forger":
@@ -179,21 +180,31 @@ class Forger:
     # --- signing
 
     def bundle(self) -> bytes:
-        """A bundle of the parts as they are, in a log of its own, truly signed."""
+        """A bundle of the parts as they are, truly signed, in a log of its own that ends after all receipts."""
         records = [record.to_bytes() for record in self.records]
-        entries = [GENESIS, *self.order([*records, *self.extra]), GENESIS]
-        growth = merkle.Growth(0, ())
-        for entry in entries:
-            growth.append(leaf_hash(entry))
-        keys, root, size = self.story.keys, growth.root(), growth.size
+        entries = [GENESIS, *self.order([*records, *self.extra])]
+        now, before = grown([*entries, GENESIS]), grown(self.before(entries))
+        keys = self.story.keys
         places = [entries.index(record) for record in records]
-        leaves = [Leaf(index=n, record=entries[n], path=growth.path(n)) for n in places]
 
         def receipt(place: int) -> tuple[bytes, ...]:
             index = places[place]
             if self.receipt_from_the_end:
                 index = len(entries) - 1 - entries[::-1].index(records[place])
-            return (make_receipt(keys.log, root, size, index, growth.path(index)),)
+            return (make_receipt(keys.log, before.root(), before.size, index, before.path(index)),)
+
+        leaves = [
+            Leaf(
+                index=index,
+                record=entries[index],
+                path=now.path(index),
+                receipt=None if self.records[n].outcome in ("allow", "issued") else receipt(n)[0],
+            )
+            for n, index in enumerate(places)
+        ]
+        nodes = {(level, index): value for level, index, value in now.new_nodes()}
+        older = min(before.size, now.size)
+        proof = merkle.prove_consistency(older, now.size, lambda level, index: nodes[level, index])
 
         decisions = [n for n, record in enumerate(self.records) if record.kind == "decision"]
         issued = [n for n, record in enumerate(self.records) if record.kind == "lease" and record.outcome == "issued"]
@@ -206,13 +217,22 @@ class Forger:
         ]
         made = Bundle(
             job=self.records[0].job or bytes(16),
-            checkpoint=sign_checkpoint(keys.log, ORIGIN, size, root),
+            checkpoint=sign_checkpoint(keys.log, ORIGIN, now.size, now.root()),
             leaves=tuple(leaves),
             archive=archived(self.blobs.values()),
             grant=grant,
             leases=tuple(leases),
+            consistency=(Consistency(size=before.size, path=proof),),
         )
         return self.finish(made).to_bytes()
+
+
+def grown(entries: list[bytes]) -> merkle.Growth:
+    """The tree of these entries."""
+    growth = merkle.Growth(0, ())
+    for entry in entries:
+        growth.append(leaf_hash(entry))
+    return growth
 
 
 def forger(bundle: bytes | None = None) -> Forger:
@@ -224,7 +244,7 @@ def forger(bundle: bytes | None = None) -> Forger:
 
 NAMES = [
     *("parse", "checkpoint", "records", "inclusion", "sequence", "archive", "intent", "evidence", "grant", "receipt"),
-    *("agreement", "leases", "report", "appraisal", "decision"),
+    *("agreement", "leases", "consistency", "report", "appraisal", "decision"),
 ]
 
 
@@ -232,7 +252,7 @@ def failing(data: bytes, root: Root | None = None) -> Check:
     """The check that fails; what is before it passes, what is behind it was not run."""
     checks = verify_bundle(data, root or story().root)
     assert [check.name for check in checks] == NAMES
-    assert [check.number for check in checks] == list(range(1, 16))
+    assert [check.number for check in checks] == list(range(1, 17))
     (failed,) = (check for check in checks if check.outcome == FAIL)
     assert all(check.ok for check in checks[: failed.number - 1])
     assert all(check.outcome == NOT_RUN for check in checks[failed.number :])

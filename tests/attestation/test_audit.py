@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 
 from attestation.audit import NOTHING, PASS, verify_bundle
-from attestation.bundle import Bundle, Root
+from attestation.bundle import Bundle, Consistency, Root
 from attestation.cose import EDDSA, ES256, SoftwareSigner
 from attestation.errors import Malformed
 from attestation.node import NodeRecord
 from tests.attestation.forge import NAMES, failing, forger, story
 
 OTHER = SoftwareSigner.generate(ES256)
+SOONER, LATER = (Consistency(size=size, path=()) for size in (2, 3))
 OTHER_LOG = SoftwareSigner.generate(EDDSA)
 
 
@@ -24,14 +25,14 @@ OTHER_LOG = SoftwareSigner.generate(EDDSA)
 @pytest.mark.parametrize("forged", [False, True])
 def test_an_honest_run_passes(forged: bool) -> None:
     checks = verify_bundle(forger().bundle() if forged else story().run, story().root)
-    assert [check.outcome for check in checks] == [PASS] * 15
+    assert [check.outcome for check in checks] == [PASS] * 16
     assert all(check.ok for check in checks)
 
 
 def test_an_honest_denial_passes() -> None:
     checks = verify_bundle(story().refused, story().root)
     outcomes = {check.name: check.outcome for check in checks}
-    nothing = ("evidence", "grant", "receipt", "agreement", "leases", "report")
+    nothing = ("evidence", "grant", "agreement", "leases", "report")
     assert outcomes == {name: NOTHING if name in nothing else PASS for name in NAMES}
     assert all(check.ok for check in checks)
 
@@ -39,7 +40,7 @@ def test_an_honest_denial_passes() -> None:
 def test_a_denial_for_a_bad_signature_passes() -> None:
     checks = verify_bundle(story().unsigned, story().root)
     assert all(check.ok for check in checks)
-    assert checks[6].outcome == checks[13].outcome == NOTHING
+    assert checks[6].outcome == checks[14].outcome == NOTHING
 
 
 def test_a_denial_by_policy_passes() -> None:
@@ -63,7 +64,7 @@ def test_a_denial_may_rest_on_facts_of_its_moment() -> None:
     made.leases.pop()
     checks = verify_bundle(made.bundle(), story().root)
     assert all(check.ok for check in checks)
-    assert checks[14].detail.endswith("facts of the moment: grant.revoked")
+    assert checks[15].detail.endswith("facts of the moment: grant.revoked")
 
 
 # --- what is not, does not -------------------------------------------------------------------------------------------
@@ -79,6 +80,8 @@ def test_what_is_no_bundle() -> None:
     [
         pytest.param("bundle.profile", {"profile": "tag:interlock,2026:bundle/2"}, id="another profile"),
         pytest.param("bundle.empty", {"leaves": ()}, id="no records"),
+        pytest.param("bundle.order", {"consistency": (LATER, SOONER)}, id="proofs not sorted"),
+        pytest.param("bundle.order", {"consistency": (LATER, LATER)}, id="a proof twice"),
         pytest.param("wire.size", {"job": bytes(15)}, id="short job"),
         pytest.param("wire.order", {"archive": (b"b", b"a")}, id="archive not sorted"),
         pytest.param("wire.order", {"archive": (b"a", b"a")}, id="a piece twice"),

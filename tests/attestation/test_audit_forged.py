@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from attestation.bundle import Bundle, Leaf, archived
+from attestation.bundle import Bundle, Consistency, Leaf, archived
 from attestation.claims import Claims
 from attestation.cose import ES256, SoftwareSigner
 from attestation.decision import Facts
@@ -16,7 +16,7 @@ from attestation.intent import read_intent, sign_intent
 from attestation.log import Record
 from attestation.node import NodeRecord, Submitter
 from attestation.report import sign_report
-from tests.attestation.forge import Forger, failing, forger, story
+from tests.attestation.forge import GENESIS, Forger, failing, forger, story
 
 OTHER = SoftwareSigner.generate(ES256)
 Change = Callable[[Forger], Any]
@@ -143,6 +143,28 @@ def first_lease_elsewhere(made: Forger) -> None:
     made.release(0, previous=b"\1" * 32)
 
 
+def rewritten_log(made: Forger) -> None:
+    """Receipts of a log with another first entry, which nobody who sees this bundle has seen."""
+    made.before = lambda entries: [replace(Record.from_bytes(GENESIS), time=2).to_bytes(), *entries[1:]]
+
+
+def two_logs(made: Forger) -> None:
+    """Leases with receipts of one log, the grant with one of another log of the same size."""
+    other = forger()
+    rewritten_log(other)
+    leases = Bundle.from_bytes(other.bundle()).leases
+    finish(leases=lambda _: leases)(made)
+
+
+def proof(**changes: Callable[[Consistency], Any]) -> Change:
+    """Change the consistency proof."""
+    return finish(
+        consistency=lambda b: tuple(
+            replace(found, **{name: value(found) for name, value in changes.items()}) for found in b.consistency
+        )
+    )
+
+
 def two_reports(made: Forger) -> None:
     made.records.append(made.records[-1].numbered(len(made.records)))
 
@@ -243,11 +265,20 @@ FORGED: Table = {
         "no receipt": set_(receipts=lambda _: ()),
         "two receipts": set_(receipts=lambda r: r * 2),
     },
+    ("receipt", "cose.signature"): {
+        "the report's receipt for another record": leaf(
+            -1, receipt=lambda _: Bundle.from_bytes(story().refused).leaves[0].receipt
+        ),
+    },
     ("receipt", "cbor.syntax"): {
+        "the report's receipt is broken": leaf(-1, receipt=b"\xff"),
         "a broken receipt": set_(receipts=lambda _: (b"\xff",)),
     },
     ("receipt", "bundle.receipt"): {
         "receipt for another entry": receipt_elsewhere,
+        "no receipt for the report": leaf(-1, receipt=None),
+        "a receipt beside a grant that has one": leaf(0, receipt=b"more"),
+        "a receipt beside a lease that has one": leaf(1, receipt=b"more"),
     },
     ("agreement", "bundle.agreement"): {
         "intent": lambda made: made.regrant(intent=bytes(32)),
@@ -288,6 +319,30 @@ FORGED: Table = {
     },
     ("leases", "grant.receipt"): {
         "leases without receipts": set_(lease_receipts=lambda _: ()),
+    },
+    ("leases", "merkle.consistency"): {
+        "two trees of one size": two_logs,
+    },
+    ("consistency", "bundle.consistency"): {
+        "no proof": finish(consistency=lambda _: ()),
+        "a proof for another size": proof(size=lambda c: c.size - 1),
+        "a proof that no receipt asks for": finish(
+            consistency=lambda b: (*b.consistency, Consistency(size=b.consistency[0].size + 1, path=()))
+        ),
+    },
+    ("consistency", "merkle.consistency"): {
+        "a forged proof": proof(path=lambda c: (bytes(32), *c.path[1:])),
+        "the log was rewritten after the receipts": rewritten_log,
+    },
+    ("consistency", "merkle.path"): {
+        "a proof cut short": proof(path=lambda c: c.path[:-1]),
+        "an empty proof": proof(path=lambda _: ()),
+    },
+    ("consistency", "merkle.hash"): {
+        "a proof with a short hash": proof(path=lambda c: (b"", *c.path[1:])),
+    },
+    ("consistency", "merkle.size"): {
+        "receipts of a longer log": set_(before=lambda entries: [*entries, GENESIS, GENESIS]),
     },
     ("report", "report.second"): {
         "two reports": two_reports,
@@ -339,6 +394,15 @@ def test_a_forger_with_the_keys_is_found(name: str, reason: str, change: Change)
 
 
 DENIED: Table = {
+    ("receipt", "bundle.receipt"): {
+        "no receipt": leaf(0, receipt=None),
+    },
+    ("consistency", "bundle.consistency"): {
+        "no proof": finish(consistency=lambda _: ()),
+    },
+    ("consistency", "merkle.consistency"): {
+        "the log was rewritten after the denial": rewritten_log,
+    },
     ("grant", "bundle.grant"): {
         "allowed in spite of it": lambda made: made.change(0, outcome="allow"),
     },

@@ -242,7 +242,7 @@ RECEIPT = log.make_receipt(LOG, GROWTH.root(), 7, 4, PATH)
 
 
 def test_receipt_verifies() -> None:
-    assert log.verify_receipt(RECEIPT, LEAVES[4], LOG.public) == (7, 4)
+    assert log.verify_receipt(RECEIPT, LEAVES[4], LOG.public) == (7, 4, GROWTH.root())
 
 
 def test_receipt_is_as_rfc_9942_says() -> None:
@@ -263,7 +263,7 @@ def test_the_last_of_many_has_a_receipt_of_legal_size() -> None:
     path = [bytes(32)] * 63
     size = (1 << 63) - 1
     root = merkle.root_of_inclusion(LEAVES[0], 0, size, path)
-    assert log.verify_receipt(log.make_receipt(LOG, root, size, 0, path), LEAVES[0], LOG.public) == (size, 0)
+    assert log.verify_receipt(log.make_receipt(LOG, root, size, 0, path), LEAVES[0], LOG.public) == (size, 0, root)
 
 
 PROOF = cbor.encode([7, 4, list(PATH)])

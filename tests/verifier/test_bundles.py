@@ -1,13 +1,18 @@
 """Bundles as the verifier makes them, while a job runs and after it."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from attestation import cbor
 from attestation.audit import verify_bundle
 from attestation.bundle import Bundle, Root
+from attestation.cose import RECEIPTS
 from attestation.errors import Untrusted
-from tests.verifier.hall import Hall, allowed, leased
+from attestation.grant import Authorization
+from attestation.log import Record
+from tests.verifier.hall import Hall, allowed, denied, leased
 from verifier.bundles import make_bundle
 
 
@@ -32,6 +37,39 @@ def test_a_bundle_grows_with_its_job(tmp_path: Path) -> None:
             assert len(audited(grant.id).leaves) == 4
 
         hall.run(act())
+
+
+def test_receipts_are_those_that_were_handed_out(tmp_path: Path) -> None:
+    with Hall(tmp_path) as hall:
+
+        async def act() -> None:
+            host, intent = await hall.furnish(), hall.intent()
+            answer = await host.ask(intent)
+            grant, _ = allowed(answer)
+            denial = denied(await host.ask(hall.intent(code=bytes(32))))
+            renewed = await host.renew(grant, intent)
+            leased(renewed)
+            reported = await host.report(grant)
+            assert isinstance(answer, Authorization)
+            assert isinstance(renewed, bytes)
+            made = Bundle.from_bytes(make_bundle(hall.verifier, grant.id))
+            assert receipt(made.grant) == receipt(answer.grant)
+            assert [receipt(lease) for lease in made.leases] == [receipt(answer.lease), receipt(renewed)]
+            assert [leaf.receipt for leaf in made.leaves] == [None, None, None, reported]
+            first = made.leaves[0].index
+            assert [proof.size for proof in made.consistency] == [first + 2, first + 4, first + 5]
+            refused = Bundle.from_bytes(make_bundle(hall.verifier, Record.from_bytes(denial.record).job or b""))
+            assert [leaf.receipt for leaf in refused.leaves] == [denial.receipt]
+            assert [proof.size for proof in refused.consistency] == [first + 3]
+
+        hall.run(act())
+
+
+def receipt(token: bytes | None) -> Any:
+    """The receipt in a grant or lease."""
+    value: Any = cbor.decode(token or b"", max_size=1 << 20, tags=frozenset({18}))
+    (found,) = value.value[1][RECEIPTS]
+    return found
 
 
 def test_there_is_no_bundle_of_what_never_was(tmp_path: Path) -> None:
