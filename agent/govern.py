@@ -1,6 +1,7 @@
 """Governing a running job: the hold, the leases and the watch, together from start to end."""
 
-from contextlib import suppress
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -29,6 +30,8 @@ class Governed:
     def __init__(self, host: Host, job: Job, grant: Grant, space: Workspace, first: tuple[bytes, Lease, int]) -> None:
         self._host, self._job, self._grant, self._space = host, job, grant, space
         self.detail = ""
+        self._lock = threading.Lock()
+        self._waiting: list[Callable[[], None]] | None = []
         token, lease, asked_ns = first
         self._hold = Hold.start(self._spec(), token, asked_ns, host.cgroups, self._hear)
         self._leases = Leases(host, grant, self._hold, lease, asked_ns, self._renewed)
@@ -92,13 +95,27 @@ class Governed:
         self._leases.hurry()
 
     def drain(self, reason: str) -> None:
-        """Ask the job to end."""
-        self._hold.drain(reason)
+        """Ask the job to end, as soon as it has begun."""
+        self._when_started(lambda: self._hold.drain(reason))
 
     def signal(self, number: int) -> None:
-        """Hand a signal to the job, if it is one that is handed on."""
-        with suppress(ValueError):
-            self._hold.signal(number)
+        """Hand a signal to the job as soon as it has begun, if it is one that is handed on."""
+        if number in protocol.FORWARDED:
+            self._when_started(lambda: self._hold.signal(number))
+
+    def _when_started(self, order: Callable[[], None]) -> None:
+        """Nobody can be asked before the job's own first instruction: until then, orders wait."""
+        with self._lock:
+            if self._waiting is not None:
+                self._waiting.append(order)
+                return
+        order()
+
+    def _begun(self) -> None:
+        with self._lock:
+            orders, self._waiting = self._waiting or [], None
+        for order in orders:
+            order()
 
     def _drifted(self, error: InterlockError, cause_ns: int) -> None:
         self.detail = error.detail
@@ -110,6 +127,7 @@ class Governed:
         tell = self._job.tell
         match event:
             case protocol.Started():
+                self._begun()
                 tell("started", f"running, confined by {', '.join(event.applied)}")
             case protocol.Frozen():
                 seconds = max(0, event.until_ns - now_ns()) // SECOND

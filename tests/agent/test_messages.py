@@ -161,12 +161,12 @@ def test_the_end_is_none(pair: tuple[Connection, Channel]) -> None:
 
 
 def test_who_does_not_listen_is_not_waited_for(pair: tuple[Connection, Channel]) -> None:
-    here, _ = pair
-    here.deadline(None)
+    _, there = pair
+    there.deadline(None)
 
     def flood() -> None:
         while True:
-            here.send(Progress(event="lease", text="x" * 500), patience=0.01)
+            there.send(Progress(event="lease", text="x" * 500), patience=0.01)
 
     with pytest.raises(BlockingIOError):
         flood()
