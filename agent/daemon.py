@@ -16,7 +16,7 @@ import signal
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Final
@@ -49,7 +49,8 @@ class Daemon:
     def stop(self, *_signal: int | FrameType | None) -> None:
         """Ask for the end; returns at once. Also a signal handler."""
         self._host.stopping.set()
-        self._wake.send(b"s")
+        with suppress(OSError):  # it has ended
+            self._wake.send(b"s")
 
     def run(self) -> None:
         """Serve until :meth:`stop`. Raises ``Untrusted("agent.state")`` where another agent uses the directory."""
@@ -61,7 +62,8 @@ class Daemon:
                      host.settings.socket, len(swept), len(buried))  # fmt: skip
             for task in (self._hints, self._deliveries):
                 threading.Thread(target=task, name=task.__name__, daemon=True).start()
-            self._accept(listener)
+            with self._wake, self._woken:
+                self._accept(listener)
             self._drain()
 
     def _accept(self, listener: socket.socket) -> None:
