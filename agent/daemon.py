@@ -55,15 +55,14 @@ class Daemon:
     def run(self) -> None:
         """Serve until :meth:`stop`. Raises ``Untrusted("agent.state")`` where another agent uses the directory."""
         host = self._host
-        with _only_one(host.state.path), self._listening() as listener:
+        with self._wake, self._woken, _only_one(host.state.path), self._listening() as listener:
             swept = sweep(host.cgroups, set())  # rule 2
             buried = _bury(host)
             log.info("ready: node %s, socket %s, %d left-over jobs killed, %d reported", host.enrolment.node,
                      host.settings.socket, len(swept), len(buried))  # fmt: skip
             for task in (self._hints, self._deliveries):
                 threading.Thread(target=task, name=task.__name__, daemon=True).start()
-            with self._wake, self._woken:
-                self._accept(listener)
+            self._accept(listener)
             self._drain()
 
     def _accept(self, listener: socket.socket) -> None:
