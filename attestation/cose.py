@@ -32,6 +32,7 @@ Absent on purpose: external_aad (always empty), countersignatures, COSE_Sign, x5
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from attestation import cbor
 from attestation.errors import Malformed, Untrusted
@@ -76,6 +77,7 @@ KID_SIZE = 32
 """A key id is a SHA-256 thumbprint (RFC 9679)."""
 
 _TAG = 18
+_MAX_HEADER = 4096
 _TAGS = frozenset({_TAG})
 _ALWAYS = frozenset({ALG, KID, TYP})
 _NONE: frozenset[int] = frozenset()
@@ -143,7 +145,8 @@ def sign1(
         raise ValueError("a header member is given twice")
     signed_header = cbor.encode(header | more)
     signature = signer.sign(_to_be_signed(signed_header, payload))
-    return cbor.encode(cbor.Tagged(_TAG, [signed_header, outside, None if detached else payload, signature]))
+    encode = cbor.encode if len(outside) > 1 else cbor.encode_in_order
+    return encode(cbor.Tagged(_TAG, [signed_header, outside, None if detached else payload, signature]))
 
 
 def read_sign1(
@@ -224,10 +227,16 @@ def _protected_header(data: bytes, allowed: frozenset[int]) -> Header:
     """Read a protected header: a map with integer labels, all of them `allowed`."""
     if not data:
         raise Malformed("cose.header.missing", "the protected header is empty")
-    header = _labels(cbor.decode(data, max_size=len(data)))
+    header = dict(_read_header(data))
     if not header.keys() <= allowed:
         raise Malformed("cose.header.label", f"labels not understood: {sorted(header.keys() - allowed)}")
     return header
+
+
+@lru_cache(maxsize=4096)
+def _read_header(data: bytes) -> Header:
+    """A protected header by its bytes: one signer sends the same one with every message of a kind."""
+    return _labels(cbor.decode(data, max_size=_MAX_HEADER))
 
 
 def _labels(header: cbor.Value) -> Header:

@@ -160,6 +160,7 @@ async def _admit(verifier: Verifier, session: Session, request: EnrolRequest, qu
     again = _check_free(verifier, ticket.name, ek)
     node = _node(ticket, request, ek, quote, now)
     archive = {"node": node.to_bytes(), "evidence": _first_evidence(request, quote).to_bytes()}
+    named = digests_of(archive)
     put = (ReplaceNode if again else PutNode)(
         name=node.name,
         ek_digest=node.ek_digest,
@@ -172,12 +173,12 @@ async def _admit(verifier: Verifier, session: Session, request: EnrolRequest, qu
         kind="enrol",
         time=now,
         outcome="enrolled again" if again else "enrolled",
-        digests={**digests_of(archive), "anchors": session.anchors},
+        digests={**named, "anchors": session.anchors},
         node=node.name,
         detail=f"pool {node.pool}, {node.state}, assurance {node.assurance} ({node.anchor})",
     )
     touch = TouchClock(node.name, _clock(quote))
-    unit = Unit((UseToken(ticket.digest, now), put, touch, *put_blobs(archive)), (record,))
+    unit = Unit((UseToken(ticket.digest, now), put, touch, *put_blobs(archive, named)), (record,))
     (logged,) = await verifier.commit(unit)
     verifier.watch.notify(node.name)
     return Enrolled(node=node.name, pool=node.pool, state=node.state, receipt=logged.receipt)

@@ -91,7 +91,7 @@ def grant_unit(judged: Judgement, grant: Grant, lease: Lease) -> Unit:
         *judged.uses,
         UseIntent(case.intent.nonce, case.at),
         *case.expected,
-        *put_blobs(archive | issued),
+        *put_blobs(archive | issued, named),
         put_job(case, grant.id, "issued"),
         AdvanceLease(grant.id, 0, None, lease.digest, lease.expires, 0),
     )
@@ -101,18 +101,19 @@ def grant_unit(judged: Judgement, grant: Grant, lease: Lease) -> Unit:
 def lease_unit(judged: Judgement, lease: Lease, job: Job) -> Unit:
     """What happens when a job gets its next lease."""
     case, archive = judged.case, judged.archive() | {"lease": lease.to_bytes()}
-    record = make_record(judged, "lease", job.cti, judged.digests(archive))
+    named = judged.digests(archive)
+    record = make_record(judged, "lease", job.cti, named)
     used = case.intent.gpus.count * max(0, case.at - job.at)
     advance = AdvanceLease(job.cti, lease.sequence, job.lease_digest, lease.digest, lease.expires, used)
-    return Unit((*judged.uses, *case.expected, *put_blobs(archive), advance), (record,))
+    return Unit((*judged.uses, *case.expected, *put_blobs(archive, named), advance), (record,))
 
 
 def denial_unit(judged: Judgement, cti: bytes) -> Unit:
     """What happens when a request is denied. A job whose host proved that something is wrong gets no lease any more."""
     case, archive = judged.case, judged.archive()
-    running = case.grant is not None
-    record = make_record(judged, "lease" if running else "decision", cti, judged.digests(archive))
-    changes: tuple[Change, ...] = (*judged.uses, *put_blobs(archive))
+    running, named = case.grant is not None, judged.digests(archive)
+    record = make_record(judged, "lease" if running else "decision", cti, named)
+    changes: tuple[Change, ...] = (*judged.uses, *put_blobs(archive, named))
     if not running:
         changes += (put_job(case, cti, "denied"),)
     elif judged.stops:
@@ -134,9 +135,9 @@ def put_job(case: Case, cti: bytes, state: str) -> PutJob:
     )
 
 
-def put_blobs(archive: Mapping[str, bytes]) -> tuple[PutBlob, ...]:
-    """The changes that archive ``archive``."""
-    return tuple(PutBlob(digest, archive[name]) for name, digest in digests_of(archive).items())
+def put_blobs(archive: Mapping[str, bytes], named: Mapping[str, bytes]) -> tuple[PutBlob, ...]:
+    """The changes that archive ``archive``, whose digests ``named`` holds among others."""
+    return tuple(PutBlob(named[name], data) for name, data in archive.items())
 
 
 def make_record(judgement: Judgement, kind: str, cti: bytes, digests: dict[str, bytes]) -> Record:

@@ -41,7 +41,7 @@ async def _close(verifier: Verifier, job: Job, ended: Report, token: bytes) -> b
         if known.kind == "report":
             raise Untrusted("report.second", "another report about this grant is in the log")
     now, end = verifier.clock.now(), _gpu_seconds(job, ended)
-    changes: tuple[Change, ...] = put_blobs(archive)
+    changes: tuple[Change, ...] = put_blobs(archive, named)
     if job.state not in ("ended", "denied"):
         changes += (EndJob(job.cti, end),)
     record = Record(

@@ -43,7 +43,7 @@ CREATE TABLE job (cti BLOB PRIMARY KEY, node TEXT NOT NULL, submitter BLOB NOT N
     intent BLOB NOT NULL, state TEXT NOT NULL, gpus INTEGER NOT NULL, at INTEGER NOT NULL, revoked TEXT,
     lease_sequence INTEGER, lease_digest BLOB, lease_end INTEGER, gpu_seconds INTEGER NOT NULL DEFAULT 0) STRICT;
 CREATE INDEX job_live ON job (node, tenant, submitter) WHERE state IN ('issued', 'running', 'revoked');
-CREATE INDEX job_tenant ON job (tenant, at);
+CREATE INDEX job_tenant ON job (tenant, at, gpu_seconds) WHERE gpu_seconds > 0;
 """
 
 LIVE = "state IN ('issued', 'running', 'revoked')"
@@ -52,7 +52,8 @@ _USAGE = f"""
 (SELECT count(*) FROM job WHERE {LIVE} AND submitter = :submitter AND cti IS NOT :without),
 (SELECT count(*) FROM job WHERE {LIVE} AND tenant = :tenant AND cti IS NOT :without),
 (SELECT count(*) FROM job WHERE {LIVE} AND node = :node AND cti IS NOT :without),
-(SELECT coalesce(sum(gpu_seconds), 0) FROM job WHERE tenant = :tenant AND at >= :since)
+(SELECT coalesce(sum(gpu_seconds), 0) FROM job
+    WHERE tenant = :tenant AND at >= :since AND gpu_seconds > 0)
 """  # noqa: S608  # the only text that is put in is the constant above
 USAGE = f"SELECT {_USAGE}"
 

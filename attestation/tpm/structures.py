@@ -233,7 +233,7 @@ class Public:
     @property
     def name(self) -> bytes:
         """Name of the object: nameAlg and the hash of TPMT_PUBLIC (Part 1, 16). Untrusted("tpm.hash") if unknown."""
-        return self.name_alg.to_bytes(2, "big") + digest(self.name_alg, self.to_bytes())
+        return _name(self)
 
     def qualified_name(self, hierarchy: int = RH_ENDORSEMENT) -> bytes:
         """Qualified Name of this object as a primary object of `hierarchy` (Part 1, 16.4): H(handle || Name)."""
@@ -267,6 +267,11 @@ def _read_public(data: bytes) -> Public:
         raise Untrusted("tpm.public.unsupported", f"object type 0x{kind:04x} is neither RSA nor ECC")
     reader.done()
     return Public(kind, name_alg, attributes, policy, parameters)
+
+
+@lru_cache(maxsize=4096)
+def _name(public: Public) -> bytes:
+    return public.name_alg.to_bytes(2, "big") + digest(public.name_alg, public.to_bytes())
 
 
 @lru_cache(maxsize=4096)
