@@ -14,18 +14,20 @@ that has nothing to look at (a denied request has no grant) says so, and passes.
  9. grant: the pinned grant key has signed the grant that the decision names; a denied request has none.
 10. receipt: the log has promised that decision in the grant, and beside it each record that issued nothing.
 11. agreement: grant, decision, intent and evidence name the same intent, policy, references, node, keys and challenge.
-12. leases: signed, in the log, each following the one before, each for evidence that answers its challenge.
+12. leases: signed, in the log, each following the one before, each for evidence that answers its challenge, and each
+    counted from the moment that this challenge was issued.
 13. consistency: each tree that a receipt speaks of is a prefix of the checkpoint's: the log was not rewritten since.
 14. report: the holder key has signed the report, about this grant and the code that was granted.
-15. appraisal: appraised again, each evidence gives the archived claims, byte for byte.
+15. appraisal: each evidence answers its archived challenge, which asked for what the policy asks; appraised again, it
+    gives the archived claims, byte for byte.
 16. decision: decided again, the claims give the archived facts, and the outcome that the record states. (A request
     that was denied before it was appraised was denied because its intent is not signed by who it names.)
 
 Not checked, because it cannot be offline: that a challenge was drawn at random and redeemed once; facts of the moment
 (what else ran, that a grant was revoked or an intent used before), which a denial may rest on and which are listed;
 the EK certificate behind the node's keys, which enrolment checked and the node's record names; whether the job went on
-after the last record, where that is no report; and whether the checkpoint is the newest one, or the one
-that others were shown (whoever keeps another one, or a receipt, can ask the log for consistency).
+after the last record, where that is no report; and whether the checkpoint is the newest one, or the one that others
+were shown (whoever keeps another one, or a receipt, can ask the log for consistency).
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -35,6 +37,7 @@ from attestation import grant as grants
 from attestation import lease as leases
 from attestation import merkle, rederive
 from attestation.bundle import Bundle, Root
+from attestation.challenge import Challenge
 from attestation.claims import Claims
 from attestation.cose import RECEIPTS, Header, verify_sign1
 from attestation.errors import InterlockError, Malformed, Untrusted
@@ -91,6 +94,7 @@ class _Audit:
     grant: Grant | None = None
     receipts: Header = field(default_factory=dict)
     trees: dict[int, bytes] = field(default_factory=dict)
+    challenges: dict[bytes, Challenge] = field(default_factory=dict)
     claims: dict[int | None, Claims] = field(default_factory=dict)
 
     def accepted(self, kind: str) -> Iterator[tuple[int, Record]]:
@@ -196,6 +200,8 @@ def _intent(audit: _Audit) -> str:
 
 def _evidence(audit: _Audit) -> str:
     seen: dict[bytes, bytes] = {}
+    asked = (audit.archive.named(record, "challenge") for record in audit.records if "challenge" in record.digests)
+    audit.challenges = {challenge.nonce: challenge for challenge in map(Challenge.from_bytes, asked)}
     for _, record in (*audit.accepted("decision"), *audit.accepted("lease")):
         token = audit.archive.named(record, "evidence")
         if token in seen.values():
@@ -262,6 +268,7 @@ def _agreement(audit: _Audit) -> str:
         return Nothing("no grant: the request was denied")
     grant, record = audit.grant, audit.granting[1]
     evidence = audit.evidence(record)
+    asked = audit.challenges.get(evidence.nonce)
     pairs = {
         "intent": (grant.intent, audit.intent.digest),
         "intent of the evidence": (evidence.intent, audit.intent.digest),
@@ -270,6 +277,7 @@ def _agreement(audit: _Audit) -> str:
         "references": (grant.references, record.digests.get("references")),
         "evidence": (grant.evidence, evidence.digest),
         "challenge": (grant.nonce, evidence.nonce),
+        "issuer": (grant.issuer, asked and asked.audience),
         "node": (grant.node, record.node),
         "node of the archive": (grant.node, audit.archive.node(record).name),
         "holder key": (grant.confirmation.key, holder_key(audit.archive.holder(record))),
@@ -294,6 +302,9 @@ def _leases(audit: _Audit) -> str:
         )
         if previous.digest != record.digests.get("lease") or previous.evidence != evidence.digest:
             raise Untrusted("bundle.leases", f"lease {previous.sequence} is not the one that its record names")
+        asked = audit.challenges.get(evidence.nonce)
+        if asked is None or previous.issued != asked.issued:
+            raise Untrusted("bundle.leases", f"lease {previous.sequence} does not count from its challenge")
         signed = verify_sign1(
             token, audit.root.grant, typ=leases.TYP, max_size=leases.MAX_SIZE, unprotected=frozenset({RECEIPTS})
         )

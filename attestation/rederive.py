@@ -5,13 +5,12 @@ A record that names ``claims`` and ``context`` is of a judgement; all its inputs
 ============== =====================================================================================================
 intent         the signed intent (a token); its signer's record is ``submitter``, where the signer was known
 evidence       the signed evidence (a token)
+challenge      the challenge that it answers, as it was issued
 node           the node's record, with the TPM counters that were known when the challenge was issued
 references     the reference values in force, ``policy`` the policy bundle in force
 claims         what :func:`attestation.appraise.appraise` made of it, at the record's time
 context        the facts that :func:`attestation.decision.decide` decided on, with the usage of that moment
 ============== =====================================================================================================
-
-The challenge is not archived: it is the nonce that the evidence answers, and what the policy asks for.
 """
 
 from collections.abc import Callable, Mapping
@@ -33,7 +32,6 @@ from attestation.reference import ReferenceSet
 from attestation.tpm.structures import Public
 
 ACCEPTED = ("allow", "issued")
-_LIFETIME = 1
 
 T = TypeVar("T")
 
@@ -68,20 +66,26 @@ def is_judgement(record: Record) -> bool:
     return {"claims", "context"} <= record.digests.keys()
 
 
+def verify_challenge(archive: Archive, record: Record) -> Challenge:
+    """The archived challenge, if the evidence answers it, and what was accepted rests on what the policy asks for.
+
+    Raises ``Untrusted("bundle.challenge")``. It comes before appraisal, which sees no more than the challenge asks for.
+    """
+    challenge = Challenge.from_bytes(archive.named(record, "challenge"))
+    if challenge.nonce != read_evidence(archive.named(record, "evidence"))[0].nonce:
+        raise Untrusted("bundle.challenge", f"record {record.sequence}: the evidence answers another challenge")
+    settings = archive.policy(record).settings
+    if record.outcome in ACCEPTED and (challenge.bank, challenge.pcrs) != (settings.bank, settings.pcrs):
+        raise Untrusted("bundle.challenge", f"record {record.sequence}: the policy asks for other PCRs than were asked")
+    return challenge
+
+
 def verify_claims(archive: Archive, record: Record) -> Claims:
     """The archived claims, if the evidence gives them again; else ``Untrusted("bundle.claims")``."""
     archived = archive.named(record, "claims")
     claims = Claims.from_bytes(archived)
     token = archive.named(record, "evidence")
-    settings, node = archive.policy(record).settings, archive.node(record)
-    challenge = Challenge(
-        expires_in=_LIFETIME,
-        bank=settings.bank,
-        audience="",
-        pcrs=settings.pcrs,
-        issued=record.time,
-        nonce=read_evidence(token)[0].nonce,
-    )
+    challenge, node = verify_challenge(archive, record), archive.node(record)
     intent = read_intent(archive.named(record, "intent"))[0]
     grant = record.job if record.kind == "lease" else None
     subject = Subject(intent, challenge, node, archive.references(record), record.time, grant)
@@ -138,8 +142,9 @@ def verify_decision(record: Record, decision: Decision) -> tuple[str, ...]:
 def verify_refusal(archive: Archive, record: Record) -> None:
     """Check a denial that nothing was appraised for: the intent's signature fails, for the reason that it states.
 
-    Raises ``Untrusted("bundle.decision")`` where it does not fail, or otherwise.
+    Raises ``Untrusted("bundle.decision")`` where it does not fail, or otherwise; what :func:`verify_challenge` raises.
     """
+    verify_challenge(archive, record)
     submitter = Submitter.from_bytes(archive.named(record, "submitter"))
     try:
         verify_intent(archive.named(record, "intent"), PublicKey.from_spki(submitter.spki))

@@ -5,6 +5,7 @@
 2. The evidence is appraised (:func:`attestation.appraise.appraise`).
 3. The facts are decided on (:func:`attestation.decision.decide`).
 4. A request that names a parent grant is refused: child jobs are not granted yet.
+5. A challenge that asked for other PCRs than the policy of now does is refused: it was issued under another policy.
 
 A judgement changes nothing. It can archive itself: the bytes of all its inputs, named as the log's records name them,
 so that an auditor makes the same judgement again.
@@ -78,6 +79,10 @@ class Case:
         )
 
 
+_UNUSABLE = frozenset({"challenge.redeemed", "challenge.expired", "challenge.node", "challenge.unknown"})
+"""Why a challenge could not be used up: all other denials burn it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Judgement:
     """What came out of a case. ``details`` says what was seen, by reason code; ``burns`` that the challenge is used."""
@@ -136,7 +141,7 @@ class Judgement:
             determining=known.determining if not known.allow else (),
             denial=HARD if HARD in (klass, known.denial) else DRAIN,
         )
-        used = reason.startswith("challenge.")
+        used = reason in _UNUSABLE
         details = {**self.details, reason: detail}
         return replace(self, decision=decision, details=details, burns=self.burns and not used)
 
@@ -152,6 +157,7 @@ class Judgement:
         blobs = {
             "intent": case.signed_intent.token,
             "evidence": case.evidence_token,
+            "challenge": case.challenge.to_bytes(),
             "node": case.node.to_bytes(),
             "submitter": None if case.submitter is None else case.submitter.to_bytes(),
             "claims": None if self.claims is None else self.claims.to_bytes(),
@@ -200,6 +206,9 @@ def judge(case: Case, verifier: VerifierId) -> Judgement:
     judged = Judgement(case, decide(facts, case.force.policy), claims, facts, _details(claims))
     if case.intent.parent is not None:  # (4)
         return judged.refuse("intent.parent")
+    settings = case.force.policy.settings
+    if (case.challenge.bank, case.challenge.pcrs) != (settings.bank, settings.pcrs):  # (5)
+        return judged.refuse("challenge.outdated")
     return judged
 
 

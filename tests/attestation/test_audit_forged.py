@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from attestation.bundle import Bundle, Consistency, Leaf, archived
+from attestation.challenge import Challenge
 from attestation.claims import Claims
 from attestation.cose import ES256, SoftwareSigner
 from attestation.decision import Facts
@@ -165,6 +166,23 @@ def proof(**changes: Callable[[Consistency], Any]) -> Change:
     )
 
 
+def asked(place: int = 0, **changes: Any) -> Change:
+    """Another challenge in the archive."""
+    return rewritten(place, "challenge", Challenge, lambda found: replace(found, **changes))
+
+
+def later_lease(made: Forger) -> None:
+    made.release(1, issued=made.leases[1].issued + 1, expires=made.leases[1].expires + 1)
+
+
+def denied_unasked(made: Forger) -> None:
+    """The last lease was denied, and the archived challenge is another one."""
+    made.change(4, outcome="deny", reasons=("grant.revoked",), determining=())
+    made.rename(4, "lease", None)
+    made.leases.pop()
+    asked(4, nonce=bytes(32))(made)
+
+
 def two_reports(made: Forger) -> None:
     made.records.append(made.records[-1].numbered(len(made.records)))
 
@@ -238,6 +256,9 @@ FORGED: Table = {
     ("intent", "cbor.syntax"): {
         "no submitter": lambda made: made.rename_all("submitter", b"\xff"),
     },
+    ("evidence", "cbor.syntax"): {
+        "no challenge": lambda made: made.rename(3, "challenge", b"\xff"),
+    },
     ("evidence", "cose.kid"): {
         "evidence of another host": lambda made: made.evidence(3, signer=OTHER),
     },
@@ -294,12 +315,21 @@ FORGED: Table = {
         "holder key": lambda made: made.regrant(confirmation=Confirmation(key=holder_key(OTHER.public))),
         "time": lambda made: made.regrant(issued=1),
         "limits": more_time,
+        "issuer": lambda made: made.regrant(issuer="another"),
+        "audience of the challenge": asked(audience="another"),
+        "no challenge": lambda made: made.rename(0, "challenge", None),
     },
     ("leases", "bundle.leases"): {
         "a lease left out": finish(leases=lambda b: b.leases[:-1]),
         "a lease too many": finish(leases=lambda b: (*b.leases, b.leases[-1])),
         "lease for other evidence": lambda made: made.release(1, evidence=bytes(32)),
+        "lease that counts from later": later_lease,
+        "lease for a challenge issued at another time": asked(3, issued=1),
+        "lease without a challenge": lambda made: made.rename(3, "challenge", None),
         "another lease recorded": lambda made: made.rename(2, "lease", b"another"),
+    },
+    ("leases", "lease.duration"): {
+        "lease that ends later": lambda made: made.release(1, expires=made.leases[1].expires + 1),
     },
     ("leases", "lease.sequence"): {
         "leases backwards": finish(leases=lambda b: b.leases[::-1]),
@@ -360,6 +390,11 @@ FORGED: Table = {
     ("report", "bundle.unnamed"): {
         "report that names none": lambda made: made.rename(-1, "report", None),
     },
+    ("appraisal", "bundle.challenge"): {
+        "a challenge for fewer PCRs": asked(3, pcrs=(0, 1)),
+        "a challenge for another bank": asked(3, bank=0x000C),
+        "the evidence of a denial answers another challenge": denied_unasked,
+    },
     ("appraisal", "bundle.claims"): {
         "better claims": rewritten(3, "claims", Claims, lambda c: replace(c, assurance="hardware")),
         "claims without the workload": rewritten(
@@ -406,6 +441,9 @@ DENIED: Table = {
     ("grant", "bundle.grant"): {
         "allowed in spite of it": lambda made: made.change(0, outcome="allow"),
     },
+    ("appraisal", "bundle.challenge"): {
+        "another challenge": asked(nonce=bytes(32)),
+    },
     ("decision", "bundle.decision"): {
         "for another reason": lambda made: made.change(0, reasons=("authz.role",)),
         "for no reason": lambda made: made.change(0, reasons=()),
@@ -442,3 +480,9 @@ def test_a_denial_for_another_reason_than_its_signature_is_found() -> None:
     made = forger(story().unsigned)
     made.change(0, reasons=("authz.role",))
     assert failing(made.bundle()).reason == "bundle.decision"
+
+
+def test_a_denial_for_a_signature_whose_evidence_answers_another_challenge_is_found() -> None:
+    made = forger(story().unsigned)
+    asked(nonce=bytes(32))(made)
+    assert (failing(made.bundle()).name, failing(made.bundle()).reason) == ("decision", "bundle.challenge")

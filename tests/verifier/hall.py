@@ -220,6 +220,14 @@ class Hall:
         encoded = {"policy": base64.b64encode(policy).decode(), "anchors": base64.b64encode(anchors).decode()}
         return await self.command("policy.load", **encoded)
 
+    async def ask_for(self, *pcrs: int) -> Any:
+        """Load the policies once more, asking for these PCRs."""
+        settings = self.policies / "settings.toml"
+        lines = settings.read_text(encoding="utf-8").splitlines()
+        changed = [f"pcrs = {list(pcrs)}" if line.startswith("pcrs =") else line for line in lines]
+        settings.write_text("\n".join(changed) + "\n", encoding="utf-8")
+        return await self.load()
+
     async def furnish(self) -> Host:
         """Policies, a submitter, an active host with its baseline, approved code and environment."""
         await self.load()

@@ -74,7 +74,8 @@ def test_decision_and_first_lease_are_in_the_log_before_the_answer(hall: Hall, h
 def test_everything_that_was_relied_on_is_archived(hall: Hall, host: Host) -> None:
     allowed(hall.run(host.ask(hall.intent())))
     decision, _ = last_records(hall, 2)
-    names = {"policy", "references", "claims", "intent", "evidence", "node", "submitter", "context", "grant"}
+    inputs = {"policy", "references", "intent", "evidence", "challenge", "node", "submitter"}
+    names = inputs | {"claims", "context", "grant"}
     assert set(decision.digests) == names
     for name, wanted in decision.digests.items():
         data = hall.verifier.store.blob(wanted)
@@ -330,6 +331,12 @@ def test_a_late_answer_is_denied(hall: Hall, host: Host) -> None:
     intent, evidence = prepared(hall, host)
     hall.hands.time += 31
     assert_denied(hall, hall.run(authorize(hall.verifier, request(hall, intent, evidence))), "challenge.expired")
+
+
+def test_a_challenge_of_another_policy_is_no_use(hall: Hall, host: Host) -> None:
+    intent, evidence = prepared(hall, host)
+    hall.run(hall.ask_for(0, 1))
+    assert_denied(hall, hall.run(authorize(hall.verifier, request(hall, intent, evidence))), "challenge.outdated")
 
 
 def test_a_challenge_survives_a_restart_and_still_counts_once(hall: Hall, host: Host) -> None:

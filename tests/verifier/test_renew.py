@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from attestation.cose import ES256, SoftwareSigner
-from attestation.errors import InterlockError
+from attestation.errors import InterlockError, Untrusted
 from attestation.grant import Grant
 from attestation.intent import Intent, Limits
 from attestation.lease import Lease, verify_lease
@@ -89,7 +89,8 @@ def test_the_record_of_a_lease_names_all_that_was_judged(run: Run) -> None:
     lease = leased(run.renew())
     record = run.records()[-1]
     assert record.digests["lease"] == lease.digest
-    names = {"policy", "references", "claims", "intent", "evidence", "node", "submitter", "context", "lease"}
+    inputs = {"policy", "references", "intent", "evidence", "challenge", "node", "submitter"}
+    names = inputs | {"claims", "context", "lease"}
     assert set(record.digests) == names
     assert all(run.hall.verifier.store.blob(d) is not None for d in record.digests.values())
 
@@ -110,6 +111,16 @@ def test_a_lost_answer_is_answered_again(run: Run) -> None:
     assert leased(second) == first
     assert len(run.records()) == 3
     assert leased(run.renew()).sequence == 2
+
+
+def test_a_challenge_of_another_policy_is_no_use_and_no_denial(run: Run) -> None:
+    """The host asks again; it has done nothing that its job should be stopped for."""
+    challenge = run.hall.run(run.hall.verifier.challenge("host"))
+    evidence = run.host.evidence(challenge, run.intent, grant=run.grant.id)
+    run.hall.run(run.hall.ask_for(0, 1))
+    with pytest.raises(Untrusted, match=r"challenge\.outdated"):
+        run.hall.run(renew(run.hall.verifier, evidence))
+    assert len(run.records()) == 2
 
 
 @pytest.mark.parametrize("restarted", [False, True])
