@@ -164,7 +164,7 @@ class Verifier:
     def submitter(self, kid: bytes) -> Submitter | None:
         """The submitter whose signing key has this id, if there is one."""
         record = self.store.submitter(kid)
-        return None if record is None else Submitter.from_bytes(record)
+        return None if record is None else _submitter(record)
 
     def job(self, cti: bytes) -> Job:
         """The job of a grant. Raises ``Untrusted("grant.unknown")``."""
@@ -267,6 +267,11 @@ class Verifier:
         """A receipt, under the newest tree, for a record that has been durable for some time."""
         head = self.store.head()
         return make_receipt(self._receipts, head.root, head.size, index, self.store.inclusion(index, head.size))
+
+
+@lru_cache(maxsize=4096)
+def _submitter(data: bytes) -> Submitter:
+    return Submitter.from_bytes(data)
 
 
 @lru_cache(maxsize=4096)
