@@ -66,7 +66,7 @@ def receipt(ended: Ended) -> str | None:
     """Where it is written: the record's index in the log and the grant's id."""
     parts = []
     if ended.receipt is not None:
-        parts.append(f"record {ended.receipt}")
+        parts.append(f"record {ended.receipt} of the log")
     if ended.grant is not None:
         parts.append(f"job id {ended.grant.hex()}")
     return ", ".join(parts) or None

@@ -115,7 +115,7 @@ SCREEN = """interlock: halted for drift (exit 74)
   fix      Reboot.
   retry    does not help until something is changed
   ask      host admin
-  receipt  record 17, job id 67676767676767676767676767676767"""
+  receipt  record 17 of the log, job id 67676767676767676767676767676767"""
 
 
 def test_the_screen_is_less_than_ten_lines() -> None:
@@ -134,7 +134,7 @@ def test_what_is_not_known_is_left_out() -> None:
     assert "receipt" not in text
     assert "(and: a.b, c.d)" in text
     assert "may help" in text
-    assert screen.receipt(replace(bare, receipt=3)) == "record 3"
+    assert screen.receipt(replace(bare, receipt=3)) == "record 3 of the log"
     assert "frozen 12 ms after" in "\n".join(screen.lines(replace(HALTED, dead_us=None, outputs={})))
 
 
