@@ -11,7 +11,7 @@ import time
 from dataclasses import asdict
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from tests.bench.registry import Benchmark, Result, UnknownBenchmark, discover, select
 
@@ -45,7 +45,7 @@ def _run(benchmark: Benchmark) -> Result:
 
 def table(results: list[Result]) -> Table:
     """The results as people read them."""
-    shown = Table("benchmark", "value", "unit", "bar", "", "note")
+    shown = Table(Column("benchmark", no_wrap=True, min_width=32), "value", "unit", "bar", "", "note")
     for row in results:
         bar = "-" if row.bar is None else f"{row.bar:,.4g}"
         verdict = "[green]ok[/]" if row.ok else "[red]MISSED[/]"
