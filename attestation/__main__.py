@@ -4,9 +4,11 @@
 verify     all checks of :mod:`attestation.audit`, as a table; the first one that fails is explained        exit 0, 1
 explain    every record of the job in words. Nothing is verified                                           exit 0
 replay     every decision again on its archived facts, under another policy; tells where it differs        exit 0, 1
+extract    quotes, tokens, records and archive as files for other tools. Nothing is verified                exit 0
 ========== ================================================================================================ ==========
 
-``--json`` prints one document for machines instead. A file that cannot be read is exit code 2.
+``--json`` prints one document for machines instead. A file that cannot be read, or is not of its kind, is exit code 2,
+and one screen says which file, what is wrong with it, and what to do.
 """
 
 import json
@@ -23,8 +25,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from attestation.audit import NOT_RUN, Check, verify_bundle
-from attestation.bundle import Bundle, Root
-from attestation.errors import InterlockError
+from attestation.bundle import MAX_SIZE, Bundle, Root
+from attestation.errors import InterlockError, Malformed
+from attestation.extract import extract as extract_files
 from attestation.log import Record
 from attestation.policy import Policy
 from attestation.reasons import explain as explain_reason
@@ -32,9 +35,13 @@ from attestation.rederive import ACCEPTED, Archive, decide_again, is_judgement
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Check Interlock's records offline.")
 
-File = Annotated[Path, typer.Argument(metavar="BUNDLE", help="The bundle of a job.", exists=True, dir_okay=False)]
+File = Annotated[Path, typer.Argument(metavar="BUNDLE", help="The bundle of a job.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document for machines.")]
 
+_MAX_ROOT = 1 << 16
+_BUNDLE = "A bundle is written by: interlock-verifier bundle GRANT -o FILE; or by: interlock bundle JOB."
+_ROOT = "root.pem is made by interlock-verifier init, in its keys directory: first the grant key, then the log key."
+_POLICY = "A policy directory becomes such a file by: interlock-verifier policy bundle DIR -o FILE."
 _LAST_SECOND = 253_402_300_799  # 9999-12-31
 _COLOURS: Mapping[str, str] = {"pass": "green", "fail": "bold red", NOT_RUN: "dim", "n/a": "dim"}
 
@@ -43,12 +50,15 @@ _COLOURS: Mapping[str, str] = {"pass": "green", "fail": "bold red", NOT_RUN: "di
 def verify(
     bundle: File,
     *,
-    root: Annotated[Path, typer.Option(help="root.pem: the verifier's public keys, as you pinned them.", exists=True)],
+    root: Annotated[Path, typer.Option(help="root.pem: the verifier's public keys, as you pinned them.")],
     as_json: Json = False,
 ) -> None:
     """Check everything in a bundle against two pinned keys. Exit code 0 only if every check passes."""
-    with _readable(root):
-        checks = verify_bundle(bundle.read_bytes(), Root.from_pem(root.read_bytes()))
+    with _usable(root, _ROOT, as_json=as_json):
+        keys = Root.from_pem(_read(root, _MAX_ROOT))
+    with _usable(bundle, _BUNDLE, as_json=as_json):
+        data = _read(bundle)
+    checks = verify_bundle(data, keys)
     good = all(check.ok for check in checks)
     if as_json:
         rows = [{**asdict(check), "ok": check.ok} for check in checks]
@@ -61,8 +71,8 @@ def verify(
 @app.command("explain")
 def explain(bundle: File, *, as_json: Json = False) -> None:
     """Tell what a bundle says, record by record. Nothing is verified: see verify."""
-    with _readable(bundle):
-        read = Bundle.from_bytes(bundle.read_bytes())
+    with _usable(bundle, _BUNDLE, as_json=as_json):
+        read = Bundle.from_bytes(_read(bundle))
         records = [(leaf.index, Record.from_bytes(leaf.record)) for leaf in read.leaves]
     if as_json:
         _print_json({"job": read.job.hex(), "records": [_plain(index, record) for index, record in records]})
@@ -78,14 +88,16 @@ def explain(bundle: File, *, as_json: Json = False) -> None:
 def replay(
     bundle: File,
     *,
-    policy: Annotated[Path, typer.Option(help="An encoded policy bundle to decide under.", exists=True)],
+    policy: Annotated[
+        Path, typer.Option(help="The policy to decide under, from interlock-verifier policy bundle DIR -o FILE.")
+    ],
     as_json: Json = False,
 ) -> None:
     """Decide again, on the archived facts, under another policy. Exit code 0 only if nothing would change."""
-    with _readable(policy):
-        other = Policy.from_bytes(policy.read_bytes())
-    with _readable(bundle):
-        rows = _replay(Bundle.from_bytes(bundle.read_bytes()), other)
+    with _usable(policy, _POLICY, as_json=as_json):
+        other = Policy.from_bytes(_read(policy))
+    with _usable(bundle, _BUNDLE, as_json=as_json):
+        rows = _replay(Bundle.from_bytes(_read(bundle)), other)
     changed = [row for row in rows if row["changed"]]
     if as_json:
         _print_json({"changed": len(changed), "decisions": rows})
@@ -97,6 +109,20 @@ def replay(
         _console().print(table)
         _console().print(f"{len(changed)} of {len(rows)} decisions would change")
     raise typer.Exit(1 if changed else 0)
+
+
+@app.command("extract")
+def extract(
+    bundle: File, directory: Annotated[Path, typer.Argument(metavar="DIR", help="A directory that is made for it.")]
+) -> None:
+    """Write what is in a bundle as files for other tools: quotes, tokens, records, archive. Nothing is verified."""
+    with _usable(bundle, _BUNDLE):
+        files = dict(extract_files(Bundle.from_bytes(_read(bundle))))
+    with _usable(directory, "Name a directory that does not exist yet."):
+        (directory / "archive").mkdir(parents=True)
+        for name, data in files.items():
+            (directory / name).write_bytes(data)
+    typer.echo(f"{len(files)} files in {directory}")
 
 
 def _replay(bundle: Bundle, other: Policy) -> list[dict[str, Any]]:
@@ -157,14 +183,43 @@ def _plain(index: int, record: Record) -> dict[str, Any]:
     return {name: value.hex() if isinstance(value, bytes) else value for name, value in plain.items()}
 
 
+def _read(path: Path, limit: int = MAX_SIZE) -> bytes:
+    """The bytes of a file. Raises ``OSError``, ``Malformed("audit.empty")``, ``Malformed("audit.large")``."""
+    with path.open("rb") as file:
+        data = file.read(limit + 1)
+    if not data:
+        raise Malformed("audit.empty", "0 bytes")
+    if len(data) > limit:
+        raise Malformed("audit.large", f"more than {limit} bytes")
+    return data
+
+
 @contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    """Say that a file is not what it should be, and end with exit code 2."""
+def _usable(path: Path, hint: str, *, as_json: bool = False) -> Iterator[None]:
+    """Say that a file cannot be read or is not what it should be, where it comes from, and end with exit code 2."""
     try:
         yield
-    except InterlockError as error:
-        typer.echo(f"{path}: {error}", err=True)
-        raise typer.Exit(2) from error
+    except (InterlockError, OSError) as error:
+        known = error if isinstance(error, InterlockError) else _trouble(error)
+        reason = explain_reason(known.reason)
+        told = {
+            "file": str(path),
+            "reason": known.reason,
+            "what": reason.what,
+            "detail": known.detail,
+            "fix": f"{reason.fix} {hint}",
+        }
+        if as_json:
+            _print_json({"ok": False, "error": told})
+        else:
+            lines = f"cannot use {path}: {known.reason}", reason.what, known.detail, f"-> {reason.fix}", f"   {hint}"
+            typer.echo("\n".join(lines), err=True)
+        raise typer.Exit(2) from None
+
+
+def _trouble(error: OSError) -> InterlockError:
+    """What the system says about a file, with a reason code."""
+    return Malformed("audit.directory" if isinstance(error, IsADirectoryError) else "audit.file", error.strerror or "")
 
 
 def _print_json(document: dict[str, Any]) -> None:

@@ -104,8 +104,9 @@ class Root:
         """
         first, end, second = data.partition(_END)
         if second.count(_END) != 1 or not second.endswith(_END):
-            raise Malformed("root.keys", "root.pem holds two public keys, PEM: grant key, log key")
+            raise Malformed("root.keys", f"{data.count(_END)} public keys in PEM, must be two and nothing else")
         keys = cls(PublicKey.from_pem(first + end), PublicKey.from_pem(second))
         if (keys.grant.alg, keys.log.alg) != (ES256, EDDSA):
-            raise Malformed("root.keys", "the grant key is P-256 and comes first, the log key is Ed25519")
+            swapped = "these two are swapped" if (keys.grant.alg, keys.log.alg) == (EDDSA, ES256) else "others are here"
+            raise Malformed("root.keys", f"first the grant key, P-256, then the log key, Ed25519; {swapped}")
         return keys

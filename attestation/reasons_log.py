@@ -160,6 +160,15 @@ _BUNDLE: Rows = {
     "bundle.claims": ("The evidence, appraised again, gives other claims.", _ALARM, False, _OPERATOR),
     "bundle.facts": ("The decision rests on other facts than were proven.", _ALARM, False, _OPERATOR),
     "bundle.decision": ("The policy, asked again, decides otherwise.", _ALARM, False, _OPERATOR),
+    "audit.file": (
+        "The file cannot be read or written.",
+        "Check its name, and that you may read or write it.",
+        False,
+        _OPERATOR,
+    ),
+    "audit.empty": ("The file is empty.", "Get it again; it was cut short on its way.", False, _OPERATOR),
+    "audit.large": ("The file is larger than any of its kind.", "Check that it is the right file.", False, _OPERATOR),
+    "audit.directory": ("A file is needed, and this is a directory.", "Name a file in it.", False, _OPERATOR),
     "root.keys": ("The file of public keys is not grant key and log key.", "Get root.pem again.", False, _OPERATOR),
 }
 

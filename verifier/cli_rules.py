@@ -65,6 +65,20 @@ def policy_load(path: Folder, *, dir_: Dir = HOME, as_json: Json = False) -> Non
     show(out, call(dir_, "policy.load", **encoded), as_json=as_json)
 
 
+@policy.command("bundle")
+def policy_bundle(
+    path: Folder,
+    *,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The file to write.")],
+    as_json: Json = False,
+) -> None:
+    """Write a policy directory as one file, for interlock-audit replay. Refused unless it can be put in force."""
+    made = Policy(policyfiles.load(path)).bundle
+    data = made.to_bytes()
+    output.write_bytes(data)
+    show(out, {"file": str(output), "bytes": len(data), "digest": made.digest.hex()}, as_json=as_json)
+
+
 @policy.command("show")
 def policy_show(*, dir_: Dir = HOME, as_json: Json = False) -> None:
     """What is in force."""

@@ -1,5 +1,6 @@
 """interlock-verifier as an operator uses it: every command, both ways to the store, every exit code."""
 
+import hashlib
 import json
 import os
 import signal
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
+from attestation.__main__ import app as audit
 from attestation.bundle import Bundle
 from attestation.cose import ES256, SoftwareSigner
 from attestation.enrol import EnrolToken
@@ -158,6 +160,16 @@ def test_policies(hall: Hall) -> None:
     assert json.loads(run("policy", "lint", str(hall.policies), "--json").stdout)[0]["code"] == "policy.id"
     assert refused("policy", "load", str(hall.policies), dir_=hall.directory) == "policy.id"
     assert ask("policy", "show", dir_=hall.directory)["policy"] == shown["policy"]
+
+
+def test_a_policy_becomes_a_file_that_an_audit_replays(working: tuple[Hall, str], tmp_path: Path) -> None:
+    hall, grant = working
+    ask("bundle", grant, "-o", str(tmp_path / "job"), dir_=hall.directory)
+    made = json.loads(run("policy", "bundle", str(hall.policies), "-o", str(tmp_path / "policy"), "--json").stdout)
+    assert made["digest"] == hashlib.sha256((tmp_path / "policy").read_bytes()).hexdigest()
+    assert made["digest"] == ask("policy", "show", dir_=hall.directory)["policy"]
+    replayed = CliRunner().invoke(audit, ["replay", str(tmp_path / "job"), "--policy", str(tmp_path / "policy")])
+    assert (replayed.exit_code, "0 of 1 decisions would change" in replayed.output) == (0, True)
 
 
 def test_the_delivered_policy_cases() -> None:
