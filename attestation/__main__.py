@@ -39,7 +39,7 @@ File = Annotated[Path, typer.Argument(metavar="BUNDLE", help="The bundle of a jo
 Json = Annotated[bool, typer.Option("--json", help="One JSON document for machines.")]
 
 _MAX_ROOT = 1 << 16
-_BUNDLE = "A bundle is written by: interlock-verifier bundle GRANT -o FILE; or by: interlock bundle JOB."
+_BUNDLE = "A bundle is written by: interlock-verifier bundle GRANT -o FILE; or by: interlock bundle JOB -o FILE."
 _ROOT = "root.pem is made by interlock-verifier init, in its keys directory: first the grant key, then the log key."
 _POLICY = "A policy directory becomes such a file by: interlock-verifier policy bundle DIR -o FILE."
 _LAST_SECOND = 253_402_300_799  # 9999-12-31

@@ -249,6 +249,12 @@ def test_openssl_believes_the_checkpoint(files: Path) -> None:
     assert (done.returncode, done.stdout) == (0, "Signature Verified Successfully\n")
 
 
+def test_the_handbook_has_a_row_for_every_check() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "auditing.md").read_text(encoding="utf-8")
+    rows = [[cell.strip() for cell in line.split("|")[1:3]] for line in text.splitlines() if line.startswith("| ")]
+    assert [row for row in rows if row[0].isdigit()] == [[str(n), name] for n, name in enumerate(NAMES, 1)]
+
+
 def test_extract_of_a_denial_has_no_grant(files: Path) -> None:
     assert audit("extract", files / "refused", files / "new").exit_code == 0
     names = {path.name for path in (files / "new").iterdir()}
