@@ -18,6 +18,7 @@ from agent.cgroup import Cgroup, find_root
 from agent.client import Pinned, Unreachable, Verifier
 from agent.collect import EVENT_LOG
 from agent.devices import DeviceError
+from agent.sandbox import landlock_abi
 from agent.settings import Settings
 from agent.state import FILE, Enrolment
 from attestation.errors import InterlockError
@@ -26,6 +27,11 @@ OK, WARN, FAIL = "ok", "warn", "fail"
 _IMA: Final = Path("/sys/kernel/security/ima/ascii_runtime_measurements")
 _SYNCHRONISED: Final = Path("/run/systemd/timesync/synchronized")
 _FREE_MB: Final = 2048
+_NAMESPACES: Final = ("pid", "mnt", "ipc")
+_CGROUP_FILES: Final = ("cgroup.freeze", "cgroup.kill")
+_LIMIT_FILES: Final = ("memory.max", "pids.max")
+_NOBODYS: Final = bytes(16)
+"""A grant that no verifier gives."""
 _SAFE_CLOCK: Final = 1_704_067_200  # 2024-01-01: no host's clock is rightly before this
 
 
@@ -127,16 +133,16 @@ def _disk(settings: Settings) -> Iterator[Finding]:
 def _cgroups(settings: Settings) -> Iterator[Finding]:
     group = None
     try:
-        group = Cgroup(find_root().with_name(settings.cgroup) / "doctor")
+        group = Cgroup.of(find_root().with_name(settings.cgroup), _NOBODYS)
         group.create()
-        missing = [name for name in ("cgroup.freeze", "cgroup.kill") if not (group.path / name).exists()]
+        missing = [name for name in _CGROUP_FILES if not (group.path / name).exists()]
         if missing:
             yield Finding("cgroup", FAIL, f"no {', '.join(missing)}", "use a kernel of 5.14 or newer")
             return
-        frozen_ns = group.freeze()
+        group.freeze()
         group.thaw()
-        yield Finding("cgroup", OK, f"{group.path.parent}, freezes{'' if frozen_ns else ' not'}, kills")
-        limits = [name for name in ("memory.max", "pids.max") if not (group.path / name).exists()]
+        yield Finding("cgroup", OK, f"{group.path.parent} freezes and kills")
+        limits = [name for name in _LIMIT_FILES if not (group.path / name).exists()]
         if limits:
             fix = "boot with cgroup_no_v1=all, so that memory and process limits hold"
             yield Finding("limits", WARN, f"no {', '.join(limits)}", fix)
@@ -149,15 +155,14 @@ def _cgroups(settings: Settings) -> Iterator[Finding]:
 
 
 def _namespaces(_settings: Settings) -> Iterator[Finding]:
-    missing = [name for name in ("pid", "mnt", "ipc") if not Path(f"/proc/self/ns/{name}").exists()]
+    missing = [name for name in _NAMESPACES if not Path(f"/proc/self/ns/{name}").exists()]
     if missing:
         yield Finding("namespaces", FAIL, f"no {', '.join(missing)}", "use a kernel with namespaces")
     else:
-        yield Finding("namespaces", OK, "pid, mnt, ipc")
-    lsm = Path("/sys/kernel/security/lsm")
-    names = lsm.read_text() if os.access(lsm, os.R_OK) else ""
-    if "landlock" in names:
-        yield Finding("landlock", OK, "active")
+        yield Finding("namespaces", OK, ", ".join(_NAMESPACES))
+    abi = landlock_abi()
+    if abi:
+        yield Finding("landlock", OK, f"ABI {abi}")
     else:
         yield Finding("landlock", WARN, "not active", "optional: add landlock to the lsm= of the kernel's command line")
 

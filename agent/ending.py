@@ -2,14 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Final, Self
+from typing import Any, Final, Self, cast
 
 from agent import codes, screen
 from agent.hold import Halt, Outcome
 from agent.messages import Ended
 from agent.protocol import HARD
 from attestation.cose import RECEIPTS, PublicKey, verify_sign1
-from attestation.errors import Malformed
 from attestation.grant import MAX_SIZE, TYP, Authorization, Grant
 from attestation.log import Record, leaf_hash, verify_receipt
 from attestation.problem import Denial
@@ -71,11 +70,8 @@ def _us(cause_ns: int, at_ns: int | None) -> int | None:
 def record_index(answer: Authorization, key: PublicKey, log_key: PublicKey) -> int:
     """Where in the log the decision is that ``answer`` rests on, proven by the grant's receipt."""
     signed = verify_sign1(answer.grant, key, typ=TYP, max_size=MAX_SIZE, unprotected=frozenset({RECEIPTS}))
-    match signed.unprotected[RECEIPTS]:
-        case [bytes(receipt)]:
-            return verify_receipt(receipt, leaf_hash(answer.record), log_key)[1]
-        case _:
-            raise Malformed("grant.receipt", "a grant carries exactly one receipt")
+    (receipt,) = cast("list[bytes]", signed.unprotected[RECEIPTS])  # verify_grant has seen exactly one
+    return verify_receipt(receipt, leaf_hash(answer.record), log_key).entry
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +135,7 @@ def of_run(
 
 def of_denial(denial: Denial, job: str, node: str, log_key: PublicKey) -> Ended:
     """What the submitter is told of a denied request, once the log's receipt for it has verified."""
-    index = verify_receipt(denial.receipt, leaf_hash(denial.record), log_key)[1]
+    index = verify_receipt(denial.receipt, leaf_hash(denial.record), log_key).entry
     ended = Ended(
         exit_code=codes.DENIED,
         event="denied",

@@ -147,9 +147,9 @@ class Host:
     @cached_property
     def grant_key(self) -> PublicKey:
         """The pinned key that signs grants and leases."""
-        return PublicKey.from_spki(self.enrolment.keys.grant)
+        return self.enrolment.grant_key
 
     @cached_property
     def log_key(self) -> PublicKey:
         """The pinned key that signs receipts."""
-        return PublicKey.from_spki(self.enrolment.keys.log)
+        return self.enrolment.log_key

@@ -33,12 +33,12 @@ class Enrolment(Wire):
 
     @property
     def grant_key(self) -> PublicKey:
-        """The key that signs grants and leases."""
+        """The pinned key that signs grants and leases."""
         return PublicKey.from_spki(self.keys.grant)
 
     @property
     def log_key(self) -> PublicKey:
-        """The key that signs receipts."""
+        """The pinned key that signs receipts."""
         return PublicKey.from_spki(self.keys.log)
 
 

@@ -53,10 +53,6 @@ class Workspace:
         environment = measure_environment(Path(self._job.start.environment), self._cache)
         _same("environment.changed", environment.digest, intent.environment)  # (2)
 
-    def discard(self) -> None:
-        """Remove the whole directory: the submitter has everything."""
-        shutil.rmtree(self.path)
-
 
 def _same(reason: str, found: bytes, granted: bytes) -> None:
     if found != granted:

@@ -19,10 +19,13 @@ from agent.connect import connect
 from agent.messages import Question
 from agent.settings import Settings
 from agent.state import FILE, Enrolment
+from attestation.errors import InterlockError
 from fixtures.swtpm import Swtpm, manufacture
 from tests.agent.holding import UID, environment
 from tests.agent.house import House
 from tests.verifier.hall import CA
+
+ROOT = Path(__file__).parents[2]
 
 pytestmark = pytest.mark.root
 
@@ -88,6 +91,14 @@ def host(house: House, swtpm: Swtpm, tmp_path: Path) -> Agent:
     return Agent(house, tmp_path, swtpm.tcti)
 
 
+STATUS = f"""
+import sys; sys.path.insert(0, {str(ROOT)!r})
+from agent.cli import main
+sys.argv[1:] = ["status", "--agent", sys.argv[1]]
+main()
+"""
+
+
 def found(name: str, text: str) -> dict[str, str]:
     (finding,) = [each for each in json.loads(text)["checks"] if each["name"] == name]
     return {key: str(value) for key, value in finding.items()}
@@ -119,8 +130,10 @@ def test_from_enrolment_to_service(host: Agent, capfd: pytest.CaptureFixture[str
                     connection.send(Question(topic="status", name=""))
                     seen.append(connection.answer()[0])
                     break
-            except Exception:  # noqa: BLE001 - it does not listen yet
+            except InterlockError:  # it does not listen yet
                 threading.Event().wait(0.02)
+        program = [sys.executable, "-I", "-c", STATUS, str(host.socket)]
+        seen.append(subprocess.run(program, capture_output=True, text=True).stdout)
         os.kill(os.getpid(), signal.SIGTERM)
 
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
@@ -133,6 +146,7 @@ def test_from_enrolment_to_service(host: Agent, capfd: pytest.CaptureFixture[str
         for number, handler in handlers.items():
             signal.signal(number, handler)
     assert json.loads(seen[0])["node"] == "served"
+    assert "node                 served\n" in seen[1]
 
 
 def test_one_tpm_cannot_become_two_nodes(host: Agent, capfd: pytest.CaptureFixture[str]) -> None:
@@ -251,6 +265,26 @@ def test_a_host_without_control_groups_cannot_run_jobs(host: Agent, monkeypatch:
     assert levels(host.file)["cgroup"] == "fail"
 
 
+def test_what_a_kernel_lacks(host: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agent.doctor.landlock_abi", lambda: 0)
+    monkeypatch.setattr("agent.doctor._NAMESPACES", ("pid", "nonesuch"))
+    monkeypatch.setattr("agent.doctor._CGROUP_FILES", ("cgroup.nonesuch",))
+    seen = levels(host.file)
+    assert (seen["landlock"], seen["namespaces"], seen["cgroup"]) == ("warn", "fail", "fail")
+
+
+def test_limits_that_hold_by_the_control_group_are_no_finding(host: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agent.doctor._LIMIT_FILES", ("cgroup.procs",))
+    assert "limits" not in levels(host.file)
+    monkeypatch.setattr("agent.doctor._LIMIT_FILES", ("nonesuch.max",))
+    assert levels(host.file)["limits"] == "warn"
+
+
+def test_a_tpm_without_a_certificate_cannot_be_enrolled(tmp_path: Path, house: House) -> None:
+    with Swtpm.start() as blank:
+        assert levels(Agent(house, tmp_path, blank.tcti).file)["ek"] == "fail"
+
+
 def test_the_doctor_knows_who_is_asking(host: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     assert levels(host.file)["user"] == "fail"
@@ -274,8 +308,7 @@ def test_the_doctor_asks_the_verifier(host: Agent) -> None:
 
 
 def test_the_command_as_it_is_installed() -> None:
-    program = "from agent.cli import main; main()"
-    done = subprocess.run([sys.executable, "-c", program, "--help"], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-m", "agent", "--help"], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0
     for command in ("serve", "enroll", "status", "doctor", "measure"):
         assert f"\n  {command}" in done.stdout

@@ -82,6 +82,23 @@ def test_the_job_has_our_output_and_our_exit_code(run: Run, capfd: pytest.Captur
     assert (out, err) == ("hello\n", ""), "standard error is no terminal here: nothing is told"
 
 
+def test_a_person_at_a_terminal_is_told_what_happens(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = os.openpty()
+    before = os.dup(2)
+    os.dup2(theirs, 2)
+    monkeypatch.setattr(sys, "stderr", os.fdopen(os.dup(2), "w", buffering=1))
+    try:
+        assert run("pass") == 0
+        sys.stderr.close()
+    finally:
+        os.dup2(before, 2)
+        os.close(before)
+        os.close(theirs)
+    shown = os.read(ours, 65536).decode()
+    os.close(ours)
+    assert "interlock: granted for 600 s, assurance test" in shown
+
+
 def test_outputs_are_fetched(run: Run, tmp_path: Path) -> None:
     source = "import os; o = os.environ['INTERLOCK_OUT']; os.mkdir(o + '/d'); open(o + '/d/x', 'w').write('42')"
     assert run(source, "--output", "d", "--output", "missing") == 0
