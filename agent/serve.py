@@ -99,8 +99,12 @@ def _start(host: Host, channel: Channel, peer: Peer, start: Start, descriptors: 
     threading.Thread(target=job.attend, name="attend", daemon=True).start()
     try:
         host.counters.add("jobs")
-        ended = _come_out(host, job)
-        _hand_over(host, job, ended)
+        try:
+            ended = _come_out(host, job)
+            _tell(host, job, ended)
+        finally:
+            host.jobs.remove(job)  # an agent that stops waits for this
+        _wait_fetched(host, job, ended)
     finally:
         job.close()
 
@@ -118,27 +122,34 @@ def _come_out(host: Host, job: Job) -> Ended:
         ended = screen.refused(Untrusted(error.reason, error.detail), job=name, exit_code=codes.FAILED)
     except OSError as error:
         ended = screen.refused(Untrusted("agent.failed", str(error)), job=name, exit_code=codes.FAILED)
-    finally:
-        host.jobs.remove(job)
     host.counters.add(f"jobs_{codes.TITLES.get(ended.exit_code, ended.event).replace(' ', '_')}")
     log.info("job %r of uid %d: %s, exit %d, %s", name, job.peer.uid, ended.event, ended.exit_code, ended.reason)
     host.journal.ended(ended.grant, name, job.peer.uid, int(time.time()), ended.to_bytes())
     return ended
 
 
-def _hand_over(host: Host, job: Job, ended: Ended) -> None:
-    """Tell how it came out, with the outputs; keep them until they are fetched, quarantined ones longer."""
-    path = host.state.jobs / (b"" if job.grant is None else job.grant.id).hex() / "out"
-    out = (
-        os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC) if job.grant is not None and path.is_dir() else None
-    )
+def _outputs(host: Host, job: Job) -> Path | None:
+    """The directory of the job's outputs, if there is one."""
+    path = None if job.grant is None else host.state.jobs / job.grant.id.hex() / "out"
+    return path if path is not None and path.is_dir() else None
+
+
+def _tell(host: Host, job: Job, ended: Ended) -> None:
+    """Tell how it came out, with the outputs."""
+    path = _outputs(host, job)
+    out = None if path is None else os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         job.end(ended, out)
     finally:
         if out is not None:
             os.close(out)
+
+
+def _wait_fetched(host: Host, job: Job, ended: Ended) -> None:
+    """Keep outputs until they are fetched, quarantined ones longer."""
     job.gone.wait(FETCH_SECONDS)
-    if out is not None and job.fetched and not any(ended.outputs.values()):
+    path = _outputs(host, job)
+    if path is not None and job.fetched and not any(ended.outputs.values()):
         shutil.rmtree(path.parent)
 
 
