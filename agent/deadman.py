@@ -85,15 +85,19 @@ class Held:
         self.accept(start.lease, start.asked_at_ns)
 
     def accept(self, token: bytes, asked_at_ns: int) -> Lease:
-        """Put the next lease in force. Malformed or Untrusted where it is none; then nothing has changed."""
+        """Put the next lease in force. Malformed or Untrusted where it is none; then there is no more time.
+
+        A lease that came too late gives no time, but it is a link of the chain: the next one follows it.
+        """
         lease = verify_lease(token, key=self._key, grant=self._grant, previous=self._lease)
         now = now_ns()
         if asked_at_ns > now:
             raise Untrusted("lease.clock", f"asked for {asked_at_ns - now} ns from now")
+        self._lease = lease
         until_ns = asked_at_ns + lease.duration * SECOND
         if now >= until_ns:
             raise Untrusted("lease.expired", f"it ended {(now - until_ns) / SECOND:.3f} s ago")
-        self._lease, self.until_ns = lease, until_ns
+        self.until_ns = until_ns
         self.hold_until_ns = until_ns + min(self._hold_ns, lease.hold * SECOND)
         return lease
 

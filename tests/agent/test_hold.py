@@ -324,7 +324,6 @@ RENEWALS: dict[str, tuple[str, Renewal]] = {
     "not chained": ("lease.chain", lambda made: (sign(made, previous=bytes(32)), now_ns())),
     "signed by somebody else": ("cose.kid", lambda made: (forged(made.chain.lease()), now_ns())),
     "tampered with": ("cose.signature", lambda made: (sign(made)[:-1] + b"\0", now_ns())),
-    "expired": ("lease.expired", lambda made: (sign(made), ago(10))),
     "from the future": ("lease.clock", lambda made: (sign(made), ago(-5))),
     "not a lease": ("cbor.syntax", lambda made: (b"\xff", now_ns())),
 }
@@ -344,6 +343,19 @@ def test_a_lease_that_is_not_believed_changes_nothing(job: Make, reason: str, re
     assert made.events.wait(protocol.LeaseRefused).reason == reason
     made.renew()
     assert made.events.wait(protocol.Renewed).sequence == 1
+
+
+def test_a_lease_that_comes_too_late_gives_no_time_but_the_next_one_follows_it(job: Make) -> None:
+    made = job()
+    hold = made.start(ago(9.5))
+    assert made.line() == "up"
+    made.renew(ago(10))
+    assert made.events.wait(protocol.LeaseRefused).reason == "lease.expired"
+    frozen = made.events.wait(protocol.Frozen)
+    made.renew()
+    assert made.events.wait(protocol.Renewed).sequence == 2
+    assert made.events.wait(protocol.Thawed).at_ns > frozen.frozen_ns
+    assert not hold.group.is_frozen()
 
 
 def test_silence_freezes_at_the_end_of_the_lease_and_a_fresh_lease_thaws(job: Make) -> None:
