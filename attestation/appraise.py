@@ -29,6 +29,7 @@ event log and IMA list, which are bound to the quote but not yet interpreted; cl
 import hmac
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 
 from attestation import claims as ear
 from attestation.challenge import Challenge
@@ -116,7 +117,7 @@ def _run(steps: Sequence[tuple[str, Step]], bench: _Bench, *vector: int, chained
             bench.status = ear.CONTRAINDICATED
             checks.append(Check(name=name, outcome=ear.FAIL, reason=error.reason, detail=error.detail[:2048]))
         else:
-            checks.append(Check(name=name, outcome=ear.PASS))
+            checks.append(_passed(name))
     return Appraisal(
         status=bench.status,
         vector=dict.fromkeys(vector, bench.status),
@@ -125,6 +126,12 @@ def _run(steps: Sequence[tuple[str, Step]], bench: _Bench, *vector: int, chained
         anchors=(bench.subject.node.anchor,),
         references=tuple(sorted(bench.references)),
     )
+
+
+@cache
+def _passed(name: str) -> Check:
+    """A check that passed says nothing but its name, so one object does for all."""
+    return Check(name=name, outcome=ear.PASS)
 
 
 def _envelope(bench: _Bench) -> None:

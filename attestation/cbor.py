@@ -100,7 +100,7 @@ def decode(
             allow_indefinite=False,
             allow_duplicate_keys=False,
         )
-        value: Value = _normal(raw, tags)
+        value: Value = raw if _is_plain(raw) else _normal(raw, tags)  # type: ignore[assignment]  # that is what it says
     except cbor2.CBORDecodeError as error:
         if isinstance(error.__cause__, Unencodable):
             raise Malformed(error.__cause__.reason, error.__cause__.detail) from error
@@ -139,6 +139,24 @@ def _refuse_hostile_shapes(data: bytes, max_items: int) -> None:
         while open_items and not open_items[-1]:
             open_items.pop()
             is_map.pop()
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether there is nothing but atoms, lists, and maps in order: then `_normal` would only make a copy."""
+    kind = type(value)
+    items: Collection[Any] = ()
+    if kind is list:
+        items = value
+    elif kind is dict:
+        if not _KEYS.issuperset(map(type, value)) or in_order(value) != list(value):
+            return False
+        items = value.values()
+    elif kind not in _ATOMS:
+        return False
+    for item in items:  # noqa: SIM110  # a generator would cost as much as the checks
+        if type(item) not in _ATOMS and not _is_plain(item):
+            return False
+    return True
 
 
 def _normal(value: Any, tags: frozenset[int] | None) -> Any:
@@ -196,5 +214,6 @@ _BEYOND = 1 << 64
 _HARMLESS = 4096  # a few hundred colliding keys: well below a millisecond
 _DENIED = dict.fromkeys(_BUILT_IN_TAGS, _deny)
 _LEAVES = frozenset({bytes, str, bool, type(None)})
+_ATOMS = _LEAVES | {int}
 _KEYS = frozenset({int, bytes, str})
 _MAPS = frozenset({dict, type(cbor2.loads(b"\xa0", immutable=True))})  # inside a tag cbor2 builds frozendict
