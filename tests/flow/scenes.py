@@ -16,9 +16,9 @@ from agent.cgroup import Cgroup
 from agent.clock import now_ns
 from fixtures.beats import Beating, BeatLab
 from fixtures.cgroup_watch import CgroupWatch
-from fixtures.lab import LabError
 from fixtures.ledger import Ledger
 from fixtures.outside import pause, wait_for
+from fixtures.program import LabError
 
 Ending = dict[str, Any]
 _LEASE_AND_MORE: Final = 20.0

@@ -16,8 +16,9 @@ from attestation.grant import Authorization
 from attestation.lease import Lease
 from fixtures.beats import Beating, BeatLab
 from fixtures.impostor import Impostor, lengthen_grants, resigned
-from fixtures.lab import Program, free_port
+from fixtures.lab import free_port
 from fixtures.ledger import Ledger
+from fixtures.program import Program
 from tests.flow.test_halted import admin
 
 pytestmark = pytest.mark.root
