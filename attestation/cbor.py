@@ -25,6 +25,7 @@ integers and lengths, unordered maps and trailing bytes without a rule for each.
 """
 
 from collections.abc import Collection
+from functools import lru_cache
 from typing import Any, TypeAlias, TypeVar
 
 import cbor2
@@ -148,7 +149,7 @@ def _is_plain(value: Any) -> bool:
     if kind is list:
         items = value
     elif kind is dict:
-        if not _KEYS.issuperset(map(type, value)) or in_order(value) != list(value):
+        if not _KEYS.issuperset(map(type, value)) or not _is_in_order(tuple(value)):
             return False
         items = value.values()
     elif kind not in _ATOMS:
@@ -157,6 +158,18 @@ def _is_plain(value: Any) -> bool:
         if type(item) not in _ATOMS and not _is_plain(item):
             return False
     return True
+
+
+def _is_in_order(keys: tuple[Any, ...]) -> bool:
+    """Whether map keys stand in the order of their encodings. Short rows of labels are remembered."""
+    if len(keys) <= _FEW and set(map(type, keys)) == {int}:
+        return _labels_in_order(keys)
+    return tuple(in_order(keys)) == keys
+
+
+@lru_cache(maxsize=1024)
+def _labels_in_order(labels: tuple[int, ...]) -> bool:
+    return tuple(in_order(labels)) == labels
 
 
 def _normal(value: Any, tags: frozenset[int] | None) -> Any:
@@ -211,6 +224,7 @@ def _deny(*_: object) -> object:
 
 
 _BEYOND = 1 << 64
+_FEW = 64
 _HARMLESS = 4096  # a few hundred colliding keys: well below a millisecond
 _DENIED = dict.fromkeys(_BUILT_IN_TAGS, _deny)
 _LEAVES = frozenset({bytes, str, bool, type(None)})

@@ -277,8 +277,10 @@ class Wire:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
-        """Read the one encoding of this object. Raises ``Malformed``."""
-        return cls.from_value(cbor.decode(data, max_size=cls.MAX_SIZE, max_items=cls.MAX_ITEMS))
+        """Read the one encoding of this object, and keep it: there is no other. Raises ``Malformed``."""
+        made = cls.from_value(cbor.decode(data, max_size=cls.MAX_SIZE, max_items=cls.MAX_ITEMS))
+        object.__setattr__(made, "_encoded", data)
+        return made
 
     @classmethod
     def layout(cls) -> list[tuple[int, str, Any, Bounds, bool]]:

@@ -1,6 +1,7 @@
 """attestation.wire: what every object refuses, shown on a small one."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -115,12 +116,17 @@ def test_layout_is_in_label_order() -> None:
     assert rows[2][3].size == 2
 
 
+def _again(read: Wire) -> Wire:
+    """A copy, which has to encode itself again."""
+    return replace(read)  # type: ignore[type-var]  # every wire object is a dataclass
+
+
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_every_object_has_one_encoding(name: str) -> None:
     example = EXAMPLES[name]
     data = example.to_bytes()
     assert type(example).from_bytes(data) == example
-    assert type(example).from_bytes(data).to_bytes() == data
+    assert _again(type(example).from_bytes(data)).to_bytes() == data
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
@@ -134,4 +140,4 @@ def test_a_flipped_bit_is_refused_or_is_another_object(name: str, position: int,
     except Malformed:
         return
     assert read != example
-    assert read.to_bytes() == bytes(data)
+    assert _again(read).to_bytes() == bytes(data)
