@@ -232,4 +232,6 @@ def test_a_grant_of_another_host_starts_nothing(lab: BeatLab, between: Impostor)
         assert other.beat("--seconds", "0.01", name="own").end()["code"] == 0
         job = refused(other, between, of(api.AUTHORIZE, lambda _: tape[api.AUTHORIZE]), "grant.node")
     assert not job.grant
+    admin(lab, "refs.set-state", name="other-host-boot", state="retired")  # it boots as the first one does
+    admin(lab, "node.set-state", node="other-host", state="retired")
     assert Ledger(lab).look() == []

@@ -9,6 +9,7 @@ from agent.client import Denied, Pinned, Rejected, Verifier
 from agent.collect import Collector
 from agent.state import State
 from agent.tpm import EsysTpm
+from attestation.intent import read_intent
 from attestation.log import Record
 from fixtures import faults
 from fixtures.beats import BeatLab
@@ -36,7 +37,8 @@ def test_challenges_and_the_log_survive_the_verifier(lab: BeatLab) -> None:
         holder = tpm.load_holder(enrolment.holder_blob)
         grant = bytes.fromhex(job.grant or "")
         (record,) = [r for r in ledger_after(ledger) if (r.kind, r.job) == ("decision", grant)]
-        evidence = Collector(tpm, holder.public, event_log=None).answer(challenge, record.digests["intent"], grant)
+        intent, _ = read_intent(ledger.document(record.digests["intent"]))
+        evidence = Collector(tpm, holder.public, event_log=None).answer(challenge, intent.digest, grant)
         lab.stop_verifier(signal.SIGKILL)
         lab.start_verifier()
         with pytest.raises(Denied, match=r"grant\.ended"):  # judged and logged
