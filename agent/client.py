@@ -160,7 +160,7 @@ class Verifier:
         try:
             with self._http.stream(method, path, **options) as response:  # type: ignore[arg-type]  # httpx's own types
                 body = _read(response, limit if response.status_code == httpx.codes.OK else Denial.MAX_SIZE)
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, RuntimeError) as error:  # RuntimeError: this client was closed
             raise Unreachable("verifier.unreachable", f"{type(error).__name__}: {error}") from error
         if response.status_code != httpx.codes.OK:
             raise _refusal(response, body)

@@ -45,9 +45,11 @@ class Daemon:
         self._host = host
         self._places = threading.BoundedSemaphore(_BACKLOG + _PER_JOB * host.settings.jobs)
         self._wake, self._woken = socket.socketpair()
+        self._over = threading.Event()
 
     def stop(self, *_signal: int | FrameType | None) -> None:
         """Ask for the end; returns at once. Also a signal handler."""
+        self._over.set()
         self._host.stopping.set()
         with suppress(OSError):  # it has ended
             self._wake.send(b"s")
@@ -114,11 +116,11 @@ class Daemon:
     def _hints(self) -> None:
         """Renew all leases at once when the verifier says that something has changed. A lost hint costs no safety."""
         host, seen = self._host, 0
-        while not host.stopping.is_set():
+        while not self._over.is_set():
             try:
                 now = host.verifier.watch(host.enrolment.node, seen)
             except (Unreachable, Rejected, Malformed):
-                host.stopping.wait(_RETRY_SECONDS)
+                self._over.wait(_RETRY_SECONDS)
                 continue
             if now != seen:
                 host.counters.add("hints")
@@ -130,7 +132,7 @@ class Daemon:
 
     def _deliveries(self) -> None:
         """Send the reports that the verifier has not got yet."""
-        while not self._host.stopping.wait(_RETRY_SECONDS):
+        while not self._over.wait(_RETRY_SECONDS):
             deliver(self._host)
 
 

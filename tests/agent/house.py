@@ -113,6 +113,9 @@ class House:
     def _serve(self, server: Server, listener: socket.socket) -> None:
         self._loop = asyncio.new_event_loop()
         self._loop.run_until_complete(server.run_until_stopped(listener))
+        for transport in list(self._loop._transports.values()):  # type: ignore[attr-defined]
+            transport.abort()  # an idle client answers no TLS goodbye
+        self._loop.run_until_complete(asyncio.sleep(0.01))
         self._loop.close()
 
     def close_verifier(self) -> None:
