@@ -34,19 +34,18 @@ from functools import cache
 from attestation import claims as ear
 from attestation.challenge import Challenge
 from attestation.claims import Appraisal, Check, Claims, VerifierId
-from attestation.cose import verify_sign1
+from attestation.cose import UntrustedSign1
 from attestation.errors import InterlockError, Malformed, Untrusted
 from attestation.evidence import (
     HOST,
     HOST_TYPE,
-    MAX_SIZE,
     TPM,
     TPM_TYPE,
-    TYP,
     Evidence,
     HostRecord,
     TpmRecord,
     qualifying_data,
+    read_evidence,
 )
 from attestation.intent import AHEAD_SECONDS, LIFETIME_SECONDS, Intent
 from attestation.node import NodeRecord
@@ -55,6 +54,9 @@ from attestation.tpm.clock import ClockInfo, check_clock, check_firmware
 from attestation.tpm.identity import verify_ak, verify_holder
 from attestation.tpm.quote import Quote, verify_quote
 from attestation.tpm.structures import Public
+
+Read = tuple[Evidence, UntrustedSign1]
+"""What :func:`attestation.evidence.read_evidence` makes of a token: read, and not believed."""
 
 BINDING = "L1"
 """One challenge, all records cross-committed by the quote (architecture, section 5)."""
@@ -76,7 +78,7 @@ class Subject:
 class _Bench:
     """What the checks have established so far, each part set by the check that proves it."""
 
-    token: bytes
+    token: bytes | Read
     subject: Subject
     facts: dict[str, str] = field(default_factory=dict)
     status: int = ear.AFFIRMING
@@ -91,8 +93,11 @@ Step = Callable[[_Bench], None]
 _EXPIRED = {"ref": "ref.expired", "code": "code.expired", "environment": "environment.expired"}
 
 
-def appraise(token: bytes, subject: Subject, *, verifier: VerifierId) -> Claims:
-    """Appraise one evidence token. Never raises for what the host sent: a failed check is part of the claims."""
+def appraise(token: bytes | Read, subject: Subject, *, verifier: VerifierId) -> Claims:
+    """Appraise one evidence token, or what ``read_evidence`` made of it.
+
+    Never raises for what the host sent: a failed check is part of the claims.
+    """
     tpm = _run(_TPM_STEPS, _Bench(token, subject), ear.INSTANCE_IDENTITY, ear.HARDWARE, chained=True)
     workload = _run(_WORKLOAD_STEPS, _Bench(token, subject), ear.EXECUTABLES, chained=False)
     return Claims(
@@ -136,8 +141,9 @@ def _passed(name: str) -> Check:
 
 def _envelope(bench: _Bench) -> None:
     bench.holder = Public.from_bytes(bench.subject.node.holder_public)
-    signed = verify_sign1(bench.token, bench.holder.key, typ=TYP, max_size=MAX_SIZE)
-    bench.evidence = Evidence.from_bytes(signed.payload)
+    evidence, envelope = read_evidence(bench.token) if isinstance(bench.token, bytes) else bench.token
+    envelope.verify(bench.holder.key)
+    bench.evidence = evidence
 
 
 def _nonce(bench: _Bench) -> None:

@@ -27,7 +27,7 @@ from verifier.state import Verifier
 async def authorize(verifier: Verifier, asked: AuthorizationRequest) -> Authorization | Denial:
     """Decide on one request. Raises ``Malformed`` or ``Untrusted`` where it names no node, ``Unwell`` where we fail."""
     intent, header = read_intent(asked.intent)  # (1)
-    evidence, _ = read_evidence(asked.evidence)
+    evidence, envelope = read_evidence(asked.evidence)
     cti = verifier.entropy(16)
 
     def look() -> Judgement:
@@ -43,7 +43,7 @@ async def authorize(verifier: Verifier, asked: AuthorizationRequest) -> Authoriz
             kid=header.kid,
             submitter=verifier.submitter(header.kid),
             evidence=evidence,
-            evidence_token=asked.evidence,
+            signed_evidence=envelope,
             usage=verifier.usage(Reserved(header.kid, intent.tenant, node.name), at=at),
             force=verifier.in_force(),
         )

@@ -52,7 +52,7 @@ class Case:
     kid: bytes
     submitter: Submitter | None
     evidence: Evidence
-    evidence_token: bytes
+    signed_evidence: UntrustedSign1
     usage: Usage
     force: InForce
     grant: bytes | None = None
@@ -156,7 +156,7 @@ class Judgement:
         case = self.case
         blobs = {
             "intent": case.signed_intent.token,
-            "evidence": case.evidence_token,
+            "evidence": case.signed_evidence.token,
             "challenge": case.challenge.to_bytes(),
             "node": case.node.to_bytes(),
             "submitter": None if case.submitter is None else case.submitter.to_bytes(),
@@ -191,7 +191,7 @@ def judge(case: Case, verifier: VerifierId) -> Judgement:
         return Judgement(case, _no_decision(case)).refuse(error.reason, error.detail)
     # (2)
     subject = Subject(case.intent, case.challenge, case.node, case.force.references, case.at, case.grant)
-    claims = appraise(case.evidence_token, subject, verifier=verifier)
+    claims = appraise((case.evidence, case.signed_evidence), subject, verifier=verifier)
     # (3)
     facts = facts_from(
         claims,

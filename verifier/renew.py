@@ -30,7 +30,7 @@ from verifier.store import Job
 
 async def renew(verifier: Verifier, token: bytes) -> bytes | Denial:
     """The next lease token of the grant that the evidence names. Raises as :func:`verifier.authorize.authorize`."""
-    evidence, _ = read_evidence(token)  # (1)
+    evidence, envelope = read_evidence(token)  # (1)
     if evidence.grant is None:
         raise Malformed("renew.grant", "evidence for a renewal names its grant")
     cti = evidence.grant
@@ -51,7 +51,7 @@ async def renew(verifier: Verifier, token: bytes) -> bytes | Denial:
             kid=first.submitter,
             submitter=verifier.submitter(first.submitter),
             evidence=evidence,
-            evidence_token=token,
+            signed_evidence=envelope,
             usage=verifier.usage(Reserved(first.submitter, first.tenant, node.name), at=at, without=cti),
             force=verifier.in_force(),
             grant=cti,
