@@ -3,7 +3,8 @@
 Rules:
 1. One agent per state directory (a lock on it), so that one journal knows all burned grants.
 2. Before the first request is taken, what an earlier agent left is killed and reported. No job is ever revived.
-3. A thread per connection, bounded; whoever comes too many is turned away at once.
+3. A thread per connection, bounded, a quarter of them for one user at most; whoever comes too many is turned away at
+   once. Root always gets one while there is one.
 4. SIGTERM and SIGINT: no new request, every job is asked to end, reports are sent, then the process ends. Whatever
    still runs then dies with it, because the deadmen see their channel end.
 """
@@ -15,6 +16,7 @@ import selectors
 import signal
 import socket
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -27,15 +29,38 @@ from agent.deliver import bury, deliver
 from agent.devices import DeviceError
 from agent.host import Host
 from agent.messages import Channel, Peer
-from agent.serve import serve
+from agent.serve import serve, turn_away
 from attestation.errors import Malformed, Untrusted
 
 DRAIN_SECONDS: Final = 45.0
 _BACKLOG: Final = 64
 _PER_JOB: Final = 4
 _RETRY_SECONDS: Final = 5.0
+_PAUSE_SECONDS: Final = 0.1
 
 log = logging.getLogger("interlock.agent")
+
+
+class Shares:
+    """How many connections each user has, at most ``most``; root is not counted. Safe to use from several threads."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._taken: Counter[int] = Counter()
+        self._lock = threading.Lock()
+
+    def take(self, uid: int) -> None:
+        """Count one more of ``uid``. Raises ``Untrusted("agent.connections")`` at the limit."""
+        with self._lock:
+            if uid != 0 and self._taken[uid] >= self._most:
+                raise Untrusted("agent.connections", f"uid {uid} has {self._most} connections")
+            self._taken[uid] += 1
+
+    def give_back(self, uid: int) -> None:
+        """Count one less."""
+        with self._lock:
+            self._taken[uid] -= 1
+            self._taken += Counter()  # keeps those above zero
 
 
 class Daemon:
@@ -43,7 +68,9 @@ class Daemon:
 
     def __init__(self, host: Host) -> None:
         self._host = host
-        self._places = threading.BoundedSemaphore(_BACKLOG + _PER_JOB * host.settings.jobs)
+        places = _BACKLOG + _PER_JOB * host.settings.jobs
+        self._places = threading.BoundedSemaphore(places)
+        self._shares = Shares(places // 4)
         self._wake, self._woken = socket.socketpair()
         self._over = threading.Event()
 
@@ -73,18 +100,31 @@ class Daemon:
                 selector.register(source, selectors.EVENT_READ)
             while not self._host.stopping.is_set():
                 if any(key.fileobj is listener for key, _ in selector.select()):
-                    self._take(listener.accept()[0])
+                    try:
+                        self._take(listener.accept()[0])
+                    except OSError as error:  # it has gone again, or there is no descriptor left for it
+                        log.warning("a connection was lost: %s", error)
+                        self._host.stopping.wait(_PAUSE_SECONDS)
 
     def _take(self, connection: socket.socket) -> None:
-        if not self._places.acquire(blocking=False):  # rule 3
+        """Rule 3."""
+        if not self._places.acquire(blocking=False):
             connection.close()
             return
-        threading.Thread(target=self._serve, args=(connection,), name="serve", daemon=True).start()
-
-    def _serve(self, connection: socket.socket) -> None:
         try:
-            serve(self._host, Channel(connection), Peer.of(connection))
+            peer = Peer.of(connection)
+            self._shares.take(peer.uid)
+        except (OSError, Untrusted) as error:
+            self._places.release()
+            turn_away(Channel(connection), error)
+            return
+        threading.Thread(target=self._serve, args=(connection, peer), name="serve", daemon=True).start()
+
+    def _serve(self, connection: socket.socket, peer: Peer) -> None:
+        try:
+            serve(self._host, Channel(connection), peer)
         finally:
+            self._shares.give_back(peer.uid)
             self._places.release()
 
     def _drain(self) -> None:

@@ -22,6 +22,7 @@ from typing import Final
 
 from agent.clock import SECOND, now_ns
 from agent.hold import Hold
+from agent.sandbox import status_fields
 from agent.tree import CODE, Found, Opener
 from attestation.errors import InterlockError, Untrusted
 
@@ -91,7 +92,7 @@ def _namespace(pid: int) -> str:
 
 def _status(pid: int) -> dict[str, str]:
     """The fields of proc(5), status."""
-    return dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    return status_fields(Path(f"/proc/{pid}/status"))
 
 
 def clock_look(read: Callable[[], int] = time.time_ns, base: Callable[[], int] = now_ns) -> Look:

@@ -8,6 +8,9 @@ Rules (design: control, "Start" 2):
 3. Hashes are remembered by (device, inode, size, mtime, ctime) in a file that only this user can write. A random
    sample of what was remembered is hashed again every time; one difference and all of it is.
 4. A file that changed within the last two seconds is not remembered: its times could stay the same when it changes.
+5. Nobody but root and this user can have changed it since: every name that is measured, and every directory above it,
+   belongs to one of the two and is writable by nobody else (a sticky directory above it may be). The job gets it from
+   where it lies, so what its submitter could write to is no environment.
 
 Not covered: shared libraries of the operating system, and directories that a `.pth` file adds (boot and IMA evidence
 speak for those).
@@ -28,8 +31,10 @@ from typing import Final
 from agent.tree import EXECUTABLE, LINK, REGULAR, Found, Key, Opener, Rules, Tree, Work, key_of
 from attestation.errors import Malformed, Untrusted
 
-RULES: Final = Rules(entries=400_000, size=64 << 30, links_out=True)
+OWNERS: Final = frozenset({0, os.geteuid()})
+RULES: Final = Rules(entries=400_000, size=64 << 30, links_out=True, owners=OWNERS)
 _SAMPLE: Final = 24
+_LONGEST_CONFIGURATION: Final = 65536
 _PATIENCE_S: Final = 0.5
 _SETTLED_NS: Final = 2_000_000_000
 _SCHEMA: Final = """
@@ -69,8 +74,15 @@ class Cache:
         return sqlite3.connect(self._path, timeout=_PATIENCE_S)
 
 
+def find(path: str) -> Path:
+    """The environment directory that an absolute path leads to, without links. Malformed("tree.environment")."""
+    if not path.startswith("/") or "\0" in path:
+        raise Malformed("tree.environment", "the environment's path must be absolute")
+    return Path(os.path.realpath(path))
+
+
 def measure_environment(root: Path, cache: Cache) -> Tree:
-    """The tree of the environment at `root` (an absolute path). Untrusted/Malformed `tree.*`."""
+    """The tree of the environment at `root` (an absolute path without links). Untrusted/Malformed `tree.*`."""
     found = _walk(root)
     known = cache.load()
     work = Work(lambda path: _open(root / path))
@@ -85,7 +97,9 @@ def measure_environment(root: Path, cache: Cache) -> Tree:
 
 def _walk(root: Path) -> list[Found]:
     """Everything that is measured, sorted; what is below `root` by relative, the rest by absolute path."""
+    _check_owned(root)
     library = _standard_library(root)
+    _check_owned(Path(os.path.realpath(library)))
     found = _below(root, "") + _below(library, f"{library}/")
     inside = (os.path.realpath(root), os.path.realpath(library))
     ends = {os.path.realpath(root / each.path) for each in found if each.mode == LINK}
@@ -103,11 +117,28 @@ def _below(root: Path, prefix: str) -> list[Found]:
         os.close(descriptor)
 
 
+def _check_owned(path: Path) -> None:
+    """Rule 5 for a path without links and everything above it."""
+    for each in (path, *path.parents):
+        status = _lstat(each)
+        sticky = each != path and status.st_mode & stat.S_ISVTX
+        if status.st_uid not in OWNERS or (status.st_mode & 0o022 and not sticky):
+            raise Untrusted("tree.writable", f"{each} can be changed by others than root")
+
+
+def _lstat(path: Path) -> os.stat_result:
+    try:
+        return path.lstat()
+    except OSError as error:
+        raise Malformed("tree.environment", f"{path}: {error.strerror}") from error
+
+
 def _standard_library(root: Path) -> Path:
     """Where the base interpreter of a virtual environment has its library (PEP 405: `home`, `version`)."""
     try:
-        lines = (root / "pyvenv.cfg").read_text().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        with os.fdopen(_open(root / "pyvenv.cfg"), "rb") as file:
+            lines = file.read(_LONGEST_CONFIGURATION).decode().splitlines()
+    except (OSError, UnicodeDecodeError, Untrusted) as error:
         raise Malformed("tree.environment", f"{root} is not a virtual environment: no pyvenv.cfg") from error
     settings = {name.strip(): value.strip() for name, _, value in (line.partition("=") for line in lines)}
     version = re.match(r"3\.\d+", settings.get("version", ""))
@@ -127,6 +158,7 @@ def _end(path: str) -> Found | None:
         return None  # rule 2: a link to nothing is its text
     if not stat.S_ISREG(status.st_mode):
         raise Untrusted("tree.link", f"a link of the environment ends at {path}, which is no regular file")
+    _check_owned(Path(path))
     return Found(path, EXECUTABLE if status.st_mode & stat.S_IXUSR else REGULAR, key_of(status))
 
 

@@ -1,8 +1,8 @@
 """Governing a running job: the hold, the leases and the watch, together from start to end."""
 
+import contextlib
 import threading
 from collections.abc import Callable
-from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -54,7 +54,7 @@ class Governed:
             uid=job.peer.uid,
             gid=job.peer.gid,
             code=space.code,
-            environment=Path(job.start.environment),
+            environment=job.environment,
             out=space.out,
             limits=Limits(limits.seconds, limits.memory_mb, limits.processes),
             hold_seconds=grant.hold,
@@ -144,5 +144,6 @@ class Governed:
     def _renewed(self, lease: Lease) -> None:
         self._space.outputs.note(lease.sequence - 1)
         self._job.sequence = lease.sequence
-        self._host.journal.leased(lease.grant, lease.sequence)
+        with contextlib.suppress(OSError):  # a full disk is no reason to give the lease up
+            self._host.journal.leased(lease.grant, lease.sequence)
         self._job.tell("lease", f"lease {lease.sequence}: {lease.duration} s more, proven afresh")

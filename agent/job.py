@@ -7,8 +7,10 @@ import os
 import stat
 import threading
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from agent.environment import find
 from agent.messages import PATIENCE_SECONDS, Channel, Ended, Fetched, Peer, Progress, Signal, Start, close_all
 from agent.settings import Settings
 from attestation.errors import Malformed, Untrusted
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from agent.govern import Governed
 
 STDIO: Final = 3
+MOST_LISTENERS: Final = 16
 
 
 def check_peer(peer: Peer, settings: Settings) -> None:
@@ -42,6 +45,7 @@ class Job:
     intent: Intent
     descriptors: tuple[int, ...]
     channel: Channel
+    environment: Path
     grant: Grant | None = None
     sequence: int = 0
     phase: str = "asked"
@@ -67,9 +71,7 @@ class Job:
             raise Untrusted("variables.changed", "names or values differ from the intent's")  # (2)
         if len(descriptors) != STDIO + 1 or not stat.S_ISDIR(os.fstat(descriptors[STDIO]).st_mode):
             raise Malformed("agent.message.descriptors", "expected input, output, error and a directory")  # (3)
-        if not start.environment.startswith("/"):
-            raise Malformed("tree.environment", "the environment's path must be absolute")
-        return cls(peer, start, intent, tuple(descriptors), channel)
+        return cls(peer, start, intent, tuple(descriptors), channel, find(start.environment))
 
     @property
     def code(self) -> int:
@@ -106,8 +108,13 @@ class Job:
         self._send(Progress(event=event, text=text[:512], grant=None if self.grant is None else self.grant.id))
 
     def listen(self, channel: Channel) -> None:
-        """Let ``channel`` hear of everything from now on; the job closes it at its end."""
+        """Let ``channel`` hear of everything from now on; the job closes it at its end.
+
+        Raises ``Untrusted("agent.connections")`` where too many do.
+        """
         with self._lock:
+            if len(self._listeners) >= MOST_LISTENERS:
+                raise Untrusted("agent.connections", f"{MOST_LISTENERS} connections watch this job already")
             self._listeners.append(channel)
 
     def end(self, ended: Ended, out: int | None) -> None:

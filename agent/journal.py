@@ -7,7 +7,8 @@ Rules:
 3. A report stays here until the verifier has answered with the receipt of its record.
 4. What came out of each request, denied ones too, is kept for ``interlock explain``; it is readable by its owner only.
 
-One SQLite file, mode 0600, WAL with synchronous=FULL: a commit that returned is on the disk.
+One SQLite file, mode 0600, WAL with synchronous=FULL: a commit that returned is on the disk. Where the disk is full or
+fails, every method raises ``OSError``: then no grant is burned, and so nothing starts.
 """
 
 import os
@@ -67,7 +68,10 @@ class Journal:
     @contextmanager
     def _using(self) -> Iterator[sqlite3.Connection]:
         with self._lock:
-            yield self._base
+            try:
+                yield self._base
+            except sqlite3.OperationalError as error:
+                raise OSError(f"the journal cannot be used: {error}") from error
 
     # --- grants ------------------------------------------------------------------------------------------------
 

@@ -4,7 +4,8 @@ Rules (design: control, "Start" 3 to 6):
 1. Init waits at a barrier until the deadman has counted it in the job's control group. No deadman, no start.
 2. Init dies with the deadman (PR_SET_PDEATHSIG), and with init its whole PID namespace, frozen or not.
 3. The job sees its environment, its staged code and its output directory at fixed paths, the first two read-only;
-   its own /proc, /tmp and /dev/shm; nothing of the agent's run directory.
+   its own /proc, /tmp and /dev/shm; nothing of the agent's run directory, nor of the users' run directories (a user's
+   service manager listens there, and starts for its user what is outside of every job's control group).
 4. The job gets the descriptors 0, 1 and 2, the variables named in the intent, and HOME, PATH, INTERLOCK_OUT.
    Nothing else: no other descriptor, no other variable, no group, no pending or blocked signal.
 5. Init hands signals to the job's main process, reaps, and ends when the main process ends.
@@ -32,6 +33,7 @@ OUT: Final = RUN / "out"
 PATH: Final = f"{ENVIRONMENT}/bin:/usr/local/bin:/usr/bin:/bin"
 
 _GO: Final = b"g"
+_USERS: Final = Path("/run/user")
 _WRITABLE: Final = (OUT, Path("/tmp"), Path("/dev/shm"))  # noqa: S108 - the job's own, made below
 _DEVICES: Final = (Path("/dev"), Path("/proc"))
 
@@ -156,6 +158,8 @@ def _surroundings(start: Start) -> None:
     kernel.mount("interlock", str(RUN), "tmpfs", flags, "mode=0755,size=1m")
     for each in _WRITABLE[1:]:
         kernel.mount("interlock", str(each), "tmpfs", flags, f"mode=1777,size={start.memory_mb}m")
+    if _USERS.is_dir():
+        kernel.mount("interlock", str(_USERS), "tmpfs", flags, "mode=0755,size=4k")
     kernel.mount("proc", "/proc", "proc", flags | kernel.MS_NOEXEC)
     for target, tree in views.items():
         target.mkdir(mode=0o755)

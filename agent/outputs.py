@@ -2,7 +2,9 @@
 
 Rules:
 1. The job owns the directory and may put anything there. Every open goes below its descriptor, follows no link, waits
-   for no fifo; what is not a regular file is no output, nor is what has a name that a report cannot hold.
+   for no fifo; what is not a regular file is no output, nor is what has a name that a report cannot hold, or claims
+   more bytes than its file system has (a sparse file). So many names are looked at, and no more; so many bytes of
+   names are kept, and no more: whatever a job does, its report can be sent.
 2. Under which lease a file was last written is seen, not told: at each new lease the agent notes what every output
    looks like (device, inode, size, times). The first note that equals the file's last state names the lease. No clock
    takes part, and a job cannot set a file's change time.
@@ -11,6 +13,7 @@ Rules:
 """
 
 import hashlib
+import itertools
 import os
 import shutil
 import stat
@@ -25,6 +28,8 @@ from attestation.report import Output
 MOST: Final = 1024
 MOST_NAME: Final = 256  # characters of a map's key in a report
 _DEPTH: Final = 16
+_ROOM: Final = 1 << 17  # bytes of all names; a message of the socket has room for that, and a report too
+_STEPS: Final = 16 * MOST
 _BLOCK: Final = 1 << 20
 _RESOLVE: Final = kernel.RESOLVE_BENEATH | kernel.RESOLVE_NO_SYMLINKS
 
@@ -49,9 +54,15 @@ class Outputs:
     def measure(self, last: int, *, hard: bool) -> dict[str, Output]:
         """Digest of every output; ``last`` is the sequence of the last lease, ``hard`` whether a hard halt ended it."""
         found = {}
+        system = os.fstatvfs(self.descriptor)
+        left = system.f_blocks * system.f_frsize
         for name, file in self._files():
-            lease = self._lease(name, key_of(os.fstat(file)), last)
-            digest, size = _hash(file)
+            key = key_of(os.fstat(file))
+            size = key[2]
+            if size > left:
+                continue
+            left -= size
+            lease, digest = self._lease(name, key, last), _hash(file, size)
             found[name] = Output(digest=digest, size=size, lease=lease, quarantined=hard and lease >= last)
         return found
 
@@ -60,11 +71,12 @@ class Outputs:
 
     def _files(self) -> Iterator[tuple[str, int]]:
         """Names and open descriptors of the regular files that are declared, closed after each step."""
-        count = 0
+        count, room, steps = 0, _ROOM, iter(range(_STEPS))
         for name in self._names:
-            for path, file in _below(self.descriptor, name, 0):
+            for path, file in _below(self.descriptor, name, steps):
                 count += 1
-                if count > MOST:
+                room -= len(path.encode())
+                if count > MOST or room < 0:
                     os.close(file)
                     return
                 try:
@@ -73,8 +85,10 @@ class Outputs:
                     os.close(file)
 
 
-def _below(root: int, path: str, depth: int) -> Iterator[tuple[str, int]]:
+def _below(root: int, path: str, steps: Iterator[int], depth: int = 0) -> Iterator[tuple[str, int]]:
     """The regular files at or below ``path``, opened; whoever iterates closes them (rule 1)."""
+    if next(steps, None) is None:
+        return
     try:
         file = kernel.open_beneath(root, path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, _RESOLVE)
     except OSError:
@@ -89,20 +103,20 @@ def _below(root: int, path: str, depth: int) -> Iterator[tuple[str, int]]:
         os.close(file)
     for name in names:
         if name.isprintable() and len(path) + 1 + len(name) <= MOST_NAME:
-            yield from _below(root, f"{path}/{name}", depth + 1)
+            yield from _below(root, f"{path}/{name}", steps, depth + 1)
 
 
 def _names(directory: int) -> list[str]:
     with os.scandir(directory) as entries:
-        return sorted(each.name for each in entries)
+        return sorted(each.name for each in itertools.islice(entries, _STEPS))
 
 
-def _hash(file: int) -> tuple[bytes, int]:
-    digest, size = hashlib.sha256(), 0
-    while block := os.pread(file, _BLOCK, size):
+def _hash(file: int, size: int) -> bytes:
+    digest, done = hashlib.sha256(), 0
+    while done < size and (block := os.pread(file, min(_BLOCK, size - done), done)):
         digest.update(block)
-        size += len(block)
-    return digest.digest(), size
+        done += len(block)
+    return digest.digest()
 
 
 def fetch(directory: int, outputs: Mapping[str, bool], into: Path) -> list[Path]:

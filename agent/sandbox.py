@@ -182,12 +182,21 @@ def tasks_of(uid: int) -> int:
     tasks = 0
     for status in Path("/proc").glob("[0-9]*/status"):
         try:
-            lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
+            fields = status_fields(status)
         except OSError:  # it ended meanwhile
             continue
-        if int(lines["Uid"].split()[0]) == uid:
-            tasks += int(lines["Threads"])
+        if int(fields["Uid"].split()[0]) == uid:
+            tasks += int(fields["Threads"])
     return tasks
+
+
+def status_fields(path: Path) -> dict[str, str]:
+    """The fields of a /proc/PID/status (proc(5)). Any bytes can be in a process's name, also colons and \\v.
+
+    OSError where the process has ended.
+    """
+    lines = path.read_text(errors="replace").split("\n")
+    return {name: value for name, _, value in (line.partition(":") for line in lines)}
 
 
 def apply(writable: Iterable[Path], files_only: Iterable[Path]) -> tuple[str, ...]:

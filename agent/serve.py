@@ -6,7 +6,6 @@ The kernel says who asks. Root may ask about every job, others about their own; 
 import contextlib
 import logging
 import os
-import shutil
 import threading
 import time
 from pathlib import Path
@@ -16,11 +15,12 @@ from agent import codes, ending, screen
 from agent.client import Denied
 from agent.clock import SECOND, now_ns
 from agent.devices import DeviceError
-from agent.environment import measure_environment
+from agent.environment import find, measure_environment
 from agent.host import Host
 from agent.job import Job, check_peer
 from agent.messages import Answer, Channel, Ended, Measure, Measured, Peer, Question, Refused, Start, close_all
 from agent.run import run
+from agent.workspace import remove
 from attestation.errors import InterlockError, Malformed, Untrusted
 from attestation.wire import Wire
 
@@ -45,6 +45,14 @@ def serve(host: Host, channel: Channel, peer: Peer) -> None:
     finally:
         if not keep:
             channel.close()
+
+
+def turn_away(channel: Channel, error: Untrusted | OSError) -> None:
+    """Close a connection that is not served, with the reason where there is one to tell."""
+    with contextlib.suppress(OSError):
+        if isinstance(error, Untrusted):
+            channel.send(Refused(reason=error.reason, detail=error.detail), patience=0.0)
+    channel.close()
 
 
 def _dispatch(host: Host, channel: Channel, peer: Peer) -> bool:
@@ -73,7 +81,7 @@ def _dispatch(host: Host, channel: Channel, peer: Peer) -> bool:
 def _answer(host: Host, peer: Peer, message: Wire) -> tuple[Wire, tuple[int, ...]]:
     if isinstance(message, Measure):
         check_peer(peer, host.settings)
-        tree = measure_environment(Path(message.environment), host.cache)
+        tree = measure_environment(find(message.environment), host.cache)
         return Measured(digest=tree.digest, entries=len(tree.entries)), ()
     if not isinstance(message, Question):
         raise Malformed("agent.message.kind", f"{type(message).__name__} does not begin a conversation")
@@ -124,7 +132,10 @@ def _come_out(host: Host, job: Job) -> Ended:
         ended = screen.refused(Untrusted("agent.failed", str(error)), job=name, exit_code=codes.FAILED)
     host.counters.add(f"jobs_{codes.TITLES.get(ended.exit_code, ended.event).replace(' ', '_')}")
     log.info("job %r of uid %d: %s, exit %d, %s", name, job.peer.uid, ended.event, ended.exit_code, ended.reason)
-    host.journal.ended(ended.grant, name, job.peer.uid, int(time.time()), ended.to_bytes())
+    try:
+        host.journal.ended(ended.grant, name, job.peer.uid, int(time.time()), ended.to_bytes())
+    except OSError as error:  # the submitter is told all the same
+        log.warning("job %r will not be explained later: %s", name, error)
     return ended
 
 
@@ -150,7 +161,7 @@ def _wait_fetched(host: Host, job: Job, ended: Ended) -> None:
     job.gone.wait(FETCH_SECONDS)
     path = _outputs(host, job)
     if path is not None and job.fetched and not any(ended.outputs.values()):
-        shutil.rmtree(path.parent)
+        remove(path.parent)
 
 
 # --- questions -----------------------------------------------------------------------------------------------------

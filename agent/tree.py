@@ -6,7 +6,8 @@ Rules (design: control, "Start" 1 and 2; formats, Intent `code` and `environment
    symbolic link (size and hash are of its target's text), 0o040755 for a directory. So neither a umask nor staging,
    which takes the write bits away, changes what a tree is.
 3. Refused: links that leave the tree or lead nowhere, devices, sockets, fifos, setuid and setgid files, names that are
-   not UTF-8, files that change while they are read, too many, too big, too deep.
+   not UTF-8, files that change while they are read, too many, too big, too deep; with `Rules.owners` also what belongs
+   to anybody else, or others can write to.
 4. Every open goes through openat2 below the root descriptor and follows no link; a name is never resolved twice.
 
 Left out on purpose: owners, times, extended attributes and access lists (staging copies none of them), and the
@@ -15,6 +16,7 @@ directories named in `Rules.skip`, which staging leaves behind as well.
 
 import contextlib
 import hashlib
+import itertools
 import os
 import stat
 from collections.abc import Callable, Iterator, Mapping
@@ -39,13 +41,14 @@ _WORKERS: Final = 4
 
 @dataclass(frozen=True)
 class Rules:
-    """What a tree may hold: entries, bytes, levels; directory names that are not part of it."""
+    """What a tree may hold: entries, bytes, levels; directory names that are not part of it; who may own it."""
 
     entries: int = 100_000
     size: int = 64 << 30
     depth: int = 64
     skip: frozenset[str] = frozenset()
     links_out: bool = False
+    owners: frozenset[int] | None = None
 
 
 CODE: Final = Rules(size=4 << 30, skip=frozenset({"__pycache__", ".git"}))
@@ -126,10 +129,13 @@ class Opener:
     def _directory(self, path: str, rules: Rules) -> tuple[list[Found], list[str]]:
         """What one directory holds, and the paths of the directories among it."""
         with _refusing(path), contextlib.closing(_Directory(self.root, path)) as directory:
-            entries = directory.entries()
+            entries = directory.entries(rules.entries)
         found, directories = [], []
         for name, status in entries:
             below = f"{path}/{name}" if path else name
+            loose = status.st_mode & 0o022 and not stat.S_ISLNK(status.st_mode)
+            if rules.owners is not None and (loose or status.st_uid not in rules.owners):
+                raise Untrusted("tree.writable", f"{below} can be changed by others than root")
             if not stat.S_ISDIR(status.st_mode):
                 found.append(self._leaf(below, status, rules))
             elif name not in rules.skip:
@@ -175,9 +181,11 @@ class _Directory:
         resolve = kernel.RESOLVE_BENEATH | kernel.RESOLVE_NO_SYMLINKS
         self.descriptor = kernel.open_beneath(root, path or ".", flags, resolve)
 
-    def entries(self) -> list[tuple[str, os.stat_result]]:
+    def entries(self, most: int) -> list[tuple[str, os.stat_result]]:
+        """Names and what lstat says of them; one more than `most` where there are more."""
         with os.scandir(self.descriptor) as listing:
-            return [(_utf8(each.name), each.stat(follow_symlinks=False)) for each in listing]
+            first = itertools.islice(listing, most + 1)
+            return [(_utf8(each.name), each.stat(follow_symlinks=False)) for each in first]
 
     def close(self) -> None:
         os.close(self.descriptor)

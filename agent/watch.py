@@ -4,7 +4,8 @@ Local suspicion halts first and asks later: the halt is hard, at once, and its c
 look that was clean, the earliest moment at which the change can have happened. So the latency that a report states is
 never too small. More looks: :mod:`agent.drift_local`.
 
-A TPM that does not answer is no drift: nothing is known then, and the lease decides.
+A TPM that does not answer is no drift: nothing is known then, and the lease decides. Any other look that cannot be
+made is drift (`drift.unseen`): a watch that has ended unnoticed would see nothing any more.
 """
 
 import threading
@@ -103,8 +104,12 @@ class Watch:
             for paced in [each for each in self._looks if each.due_ns <= now_ns()]:
                 try:
                     paced.make(self._every_ns)
-                except InterlockError as error:
+                except (InterlockError, OSError, ValueError) as error:
                     if not self._stop.is_set():
-                        self._halt(error, paced.clean_ns)
+                        self._halt(_drift(error), paced.clean_ns)
                     return
             self._stop.wait(max(0, min(each.due_ns for each in self._looks) - now_ns()) / SECOND)
+
+
+def _drift(error: InterlockError | OSError | ValueError) -> InterlockError:
+    return error if isinstance(error, InterlockError) else Untrusted("drift.unseen", f"{type(error).__name__}: {error}")

@@ -5,8 +5,12 @@ somebody looks at them or :func:`sweep` finds them older than a week.
 """
 
 import contextlib
+import itertools
+import logging
+import os
 import shutil
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -19,6 +23,8 @@ from agent.stage import Submitter, make_output, stage
 from attestation.errors import Untrusted
 
 KEEP_SECONDS: Final = 7 * 86_400
+
+log = logging.getLogger("interlock.agent")
 
 
 class Workspace:
@@ -50,7 +56,7 @@ class Workspace:
         peer, intent = self._job.peer, self._job.intent
         tree = stage(self._job.code, self.code, Submitter(peer.uid, peer.gid, peer.groups))
         _same("code.changed", tree.digest, intent.code)  # (1)
-        environment = measure_environment(Path(self._job.start.environment), self._cache)
+        environment = measure_environment(self._job.environment, self._cache)
         _same("environment.changed", environment.digest, intent.environment)  # (2)
 
 
@@ -66,4 +72,49 @@ def sweep(jobs: Path) -> None:
         with contextlib.suppress(FileNotFoundError):
             shutil.rmtree(path / "code")
         if age > KEEP_SECONDS:
-            shutil.rmtree(path)
+            remove(path)
+
+
+def remove(path: Path) -> None:
+    """Remove a directory that a job wrote to, with whatever it left there; what cannot be removed stays.
+
+    However deep it is: a directory is emptied by moving its directories up to the top. `shutil.rmtree` needs a stack
+    frame and a descriptor for each level, and a job may make as many levels as it likes.
+    """
+    top = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    names = map(str, itertools.count())
+    try:
+        while directories := [each for each in _entries(top) if not _unlinked(top, each)]:
+            for name in directories:
+                _flatten(top, name, names)
+        path.rmdir()
+    except OSError as error:
+        log.warning("%s cannot be removed: %s", path, error)
+    finally:
+        os.close(top)
+
+
+def _flatten(top: int, name: str, names: Iterator[str]) -> None:
+    """Move the directories of the directory ``name`` to ``top``, and remove it with everything else that it holds."""
+    below = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=top)
+    try:
+        for each in _entries(below):
+            if not _unlinked(below, each):
+                os.rename(each, f".removed-{next(names)}", src_dir_fd=below, dst_dir_fd=top)
+    finally:
+        os.close(below)
+    os.rmdir(name, dir_fd=top)
+
+
+def _entries(directory: int) -> list[str]:
+    with os.scandir(directory) as entries:
+        return [each.name for each in entries]
+
+
+def _unlinked(directory: int, name: str) -> bool:
+    """Remove ``name``, if it is no directory; whether it was none."""
+    try:
+        os.unlink(name, dir_fd=directory)
+    except IsADirectoryError:
+        return False
+    return True

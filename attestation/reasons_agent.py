@@ -59,6 +59,12 @@ _AGENT = {
         _ADMIN,
     ),
     "agent.busy": ("The host runs as many jobs as it may.", "Wait for one to end, or use another host.", True, _ADMIN),
+    "agent.connections": (
+        "Too many of your commands talk to the agent at the same time.",
+        "Wait for some of them to end, or end them.",
+        True,
+        _SUBMITTER,
+    ),
     "agent.stopped": ("The agent on the host was stopped.", "Start the run again when it is back.", True, _ADMIN),
     "agent.died": (
         "The agent died while the job ran, so the job was killed.",

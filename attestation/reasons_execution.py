@@ -27,6 +27,12 @@ TREE: Final = {
         _SUBMITTER,
     ),
     "tree.unreadable": ("A file may not be read, or went away.", "Make it readable for you.", False, _SUBMITTER),
+    "tree.writable": (
+        "Others than root can change the environment, so what was measured need not be what runs.",
+        "Use an environment that root made and only root can write to, or ask for one: chown -R root, chmod -R go-w.",
+        False,
+        _ADMIN,
+    ),
     "tree.count": ("The tree has too many entries.", _SMALLER, False, _SUBMITTER),
     "tree.size": ("The tree has too many bytes.", _SMALLER, False, _SUBMITTER),
     "tree.depth": ("The tree has too many levels.", _SMALLER, False, _SUBMITTER),
@@ -105,6 +111,12 @@ DRIFT: Final = {
         "A process that is not the job's was put into its control group, or one of the job's is being traced.",
         "Find out who did it; kernel.yama.ptrace_scope=1 keeps a user's other processes from tracing.",
         False,
+        _ADMIN,
+    ),
+    "drift.unseen": (
+        "The host could not be watched any more while the job ran.",
+        "The detail says which look failed; look into the agent's log: journalctl -u interlock-agent.",
+        True,
         _ADMIN,
     ),
     "drift.clock": (
