@@ -6,9 +6,11 @@ accepting, answers what it has, commits what waits, and leaves.
 """
 
 import asyncio
+import gc
 import signal
 import socket
 import ssl
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -34,6 +36,8 @@ from verifier.watch import Watch
 
 STOP_SECONDS = 5
 _BACKLOG = 2048
+_COLLECT = (20_000, 50, 50)
+_SWITCH_SECONDS = 0.0005
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +139,18 @@ def listen(bind: str, port: int) -> socket.socket:
     return listener
 
 
+def settle() -> None:
+    """Tune the interpreter for a long-lived service, once everything is loaded.
+
+    What is loaded stays, so the collector need not look at it again; decisions leave few cycles behind, so it looks
+    seldom. The log's thread gets the interpreter from a busy event loop within half a millisecond instead of five.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*_COLLECT)
+    sys.setswitchinterval(_SWITCH_SECONDS)
+
+
 def serve(settings: ServiceSettings, announce: Callable[[str], None]) -> None:
     """Run the service in this process until SIGTERM or SIGINT."""
     with opened(settings) as service, listen(settings.bind, settings.port) as listener:
@@ -146,4 +162,5 @@ def serve(settings: ServiceSettings, announce: Callable[[str], None]) -> None:
                 loop.add_signal_handler(number, server.stop)
             await server.run_until_stopped(listener)
 
+        settle()
         asyncio.run(main())

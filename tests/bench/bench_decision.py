@@ -29,6 +29,7 @@ from tests.bench.registry import bench
 from tests.verifier.hall import Hall, Host
 from verifier.authorize import authorize
 from verifier.changes import EndJob, Unit
+from verifier.service import settle
 
 ROUNDS, REQUESTS, AT_ONCE = 7, 128, 64
 HOSTS = 16
@@ -59,6 +60,7 @@ def _measured() -> tuple[float, float, float]:
         _many_jobs(hall)
         hosts = hall.run(_hosts(hall))
         hall.run(_decide(hall, hall.run(_requests(hall, hosts))))
+        settle()
         for _ in range(ROUNDS):
             total = _total(hall, hall.run(_requests(hall, hosts)))
             raw = _raw(hall, hall.run(_requests(hall, hosts)))
