@@ -68,6 +68,7 @@ def test_every_step_is_in_the_log(lab: BeatLab) -> None:
     ledger = Ledger(lab)
     job = lab.beat("--seconds", "0.05")
     ending = job.end()
+    assert ending["code"] == 0, ending
     assert ledger.look() == []
     mine = [record for record in ledger.records if record.job == bytes.fromhex(ending["grant"])]
     assert [(r.kind, r.outcome) for r in mine] == [("decision", "allow"), ("lease", "issued"), ("report", "ended")]
@@ -77,5 +78,6 @@ def test_every_step_is_in_the_log(lab: BeatLab) -> None:
 
 def test_jobs_run_beside_each_other(lab: BeatLab) -> None:
     jobs = [lab.beat("--seconds", "0.3", "--exit", str(number), name=f"beside-{number}") for number in range(4)]
-    assert [job.end()["code"] for job in jobs] == [0, 1, 2, 3]
+    endings = [job.end() for job in jobs]
+    assert [ending["code"] for ending in endings] == [0, 1, 2, 3], endings
     assert len({job.grant for job in jobs}) == 4
