@@ -13,7 +13,8 @@ Whatever happens, the answer is the asked-for object, a :class:`Denial` (403, lo
 === =============================================================================================
 
 Requests that fail before they name a known node are not in the Merkle log, and one address gets only so many of them
-answered (:mod:`verifier.throttle`); everything that was judged is in the log.
+answered (:mod:`verifier.throttle`); everything that was judged is in the log. Evidence that its node did not sign is
+judged, denied and archived, so it is charged too, by its size (:mod:`verifier.deny`): it could fill the disk.
 """
 
 import logging
@@ -39,7 +40,8 @@ from verifier.reports import report
 from verifier.state import Unwell, Verifier
 from verifier.store import Corrupt, Unavailable
 
-Act = Callable[[Verifier, bytes], Awaitable[Wire | bytes]]
+Act = Callable[[Verifier, bytes, str], Awaitable[Wire | bytes]]
+"""What answers a body that came from an address."""
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 _log = logging.getLogger("interlock.verifier")
@@ -64,8 +66,8 @@ def create_app(verifier: Verifier, health: Health) -> Starlette:
     posts: dict[str, Act] = {
         api.CHALLENGE: _challenge,
         api.AUTHORIZE: _authorize,
-        api.RENEW: renew,
-        api.REPORT: report,
+        api.RENEW: _renew,
+        api.REPORT: _report,
         api.ENROL: _enrol,
         api.ENROL_PROOF: _prove,
     }
@@ -76,19 +78,27 @@ def create_app(verifier: Verifier, health: Health) -> Starlette:
     return Starlette(routes=routes, exception_handlers={404: _no_page, 405: _no_page})
 
 
-async def _challenge(verifier: Verifier, body: bytes) -> Challenge:
-    return await verifier.challenge(api.ChallengeRequest.from_bytes(body).node)
+async def _challenge(verifier: Verifier, body: bytes, address: str) -> Challenge:
+    return await verifier.challenge(api.ChallengeRequest.from_bytes(body).node, address)
 
 
-async def _authorize(verifier: Verifier, body: bytes) -> Wire:
+async def _authorize(verifier: Verifier, body: bytes, _address: str) -> Wire:
     return await authorize(verifier, api.AuthorizationRequest.from_bytes(body))
 
 
-async def _enrol(verifier: Verifier, body: bytes) -> Wire:
+async def _renew(verifier: Verifier, body: bytes, _address: str) -> Wire | bytes:
+    return await renew(verifier, body)
+
+
+async def _report(verifier: Verifier, body: bytes, _address: str) -> bytes:
+    return await report(verifier, body)
+
+
+async def _enrol(verifier: Verifier, body: bytes, _address: str) -> Wire:
     return await enrol.begin(verifier, EnrolRequest.from_bytes(body))
 
 
-async def _prove(verifier: Verifier, body: bytes) -> Wire:
+async def _prove(verifier: Verifier, body: bytes, _address: str) -> Wire:
     return await enrol.finish(verifier, EnrolProof.from_bytes(body))
 
 
@@ -102,11 +112,12 @@ class Door:
         """The endpoint that reads a body for ``path`` and answers what ``act`` returns."""
 
         async def endpoint(request: Request) -> Response:
-            if self._verifier.throttle.is_exhausted(_address(request)):
+            address = address_of(request)
+            if self._verifier.throttle.is_exhausted(address):
                 raise Untrusted("http.rate", "too many requests that name nobody known")
             body = await read_body(request, api.MAX_BODY[path])
             self._health.require()
-            answer = await act(self._verifier, body)
+            answer = await act(self._verifier, body, address)
             if isinstance(answer, Denial):
                 return Response(answer.to_bytes(), 403, media_type=DENIAL_TYPE)
             if isinstance(answer, bytes):
@@ -127,7 +138,7 @@ class Door:
                 _log.warning("not well: %s", error)
                 return self._problem(503, error)
             except InterlockError as error:
-                self._verifier.throttle.charge(_address(request))
+                self._verifier.throttle.charge(address_of(request))
                 status = STATUS.get(error.reason, 400 if isinstance(error, Malformed) else 403)
                 return self._problem(status, error)
             except Exception:  # noqa: BLE001  # outermost: deny, sign nothing, say so to the operator
@@ -166,5 +177,7 @@ async def _no_page(request: Request, error: Exception) -> Response:
     return problem(404, Malformed("http.path", f"no {request.method} at this path"))
 
 
-def _address(request: Request) -> str:
-    return request.client.host if request.client else ""
+def address_of(request: Request) -> str:
+    """Where a request comes from; of an IPv6 address the network, because one subscriber has all of it."""
+    host = request.client.host if request.client else ""
+    return ":".join(host.split(":")[:4]) if ":" in host and "." not in host else host

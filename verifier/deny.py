@@ -1,7 +1,8 @@
 """Denials, and judging again: what authorize and renew have in common.
 
 A denial is a normal outcome. It uses up the challenge, its inputs are archived, its record is durable before it is
-answered, and the answer explains every reason.
+answered, and the answer explains every reason. What the node did not sign itself is archived at the expense of the
+address that asked for the challenge: it has only so many bytes of it a second.
 """
 
 from collections.abc import Awaitable, Callable
@@ -14,6 +15,7 @@ from verifier.state import Unwell, Verifier
 from verifier.store import Conflict
 
 ATTEMPTS = 8
+CHARGED_BYTES = 4096
 
 CHANGED = frozenset({"version.changed", "node.changed", "submitter.changed", "usage.changed", "grant.conflict"})
 """Conflicts that say: this was judged on what is no longer so."""
@@ -51,8 +53,10 @@ async def _unhurried(verifier: Verifier, look: Callable[[], Judgement]) -> Judge
 
 async def deny(verifier: Verifier, judged: Judgement, cti: bytes) -> Denial:
     """Record a denial and explain it. Raises ``Conflict`` where its challenge was used up meanwhile."""
-    refusals = judged.refusals
+    refusals, case = judged.refusals, judged.case
     (logged,) = await verifier.commit(denial_unit(judged, cti))
+    if not judged.signed:
+        verifier.charge(case.challenge.nonce, 1 + len(case.signed_evidence.token) // CHARGED_BYTES)
     verifier.close_challenge(judged.case.challenge.nonce)
     verifier.metrics.denied(judged.case.action, judged.decision.reasons)
     return Denial(record=logged.record, receipt=logged.receipt, klass=judged.decision.denial, reasons=refusals)

@@ -6,6 +6,7 @@
  3. The AK has every attribute of an attestation key.
  4. The holder key is certified by that AK.
  5. The name and the EK are free; where the name exists, this token was made to enrol exactly that TPM again.
+    A node in quarantine stays there, whatever its token says: only the operator moves it.
     Then a credential is made that only the TPM with this EK *and* this AK opens.
 
 ``finish``, the host proves it:
@@ -181,7 +182,7 @@ async def _admit(verifier: Verifier, session: Session, request: EnrolRequest, qu
     unit = Unit((UseToken(ticket.digest, now), put, touch, *put_blobs(archive, named)), (record,))
     (logged,) = await verifier.commit(unit)
     verifier.watch.notify(node.name)
-    return Enrolled(node=node.name, pool=node.pool, state=node.state, receipt=logged.receipt)
+    return Enrolled(node=node.name, pool=node.pool, state=verifier.node(node.name).state, receipt=logged.receipt)
 
 
 def _node(ticket: _Ticket, request: EnrolRequest, ek: Ek, quote: Quote, now: int) -> NodeRecord:

@@ -100,6 +100,15 @@ class Judgement:
         return self._passed("evidence.envelope") and self._passed("evidence.nonce")
 
     @property
+    def signed(self) -> bool:
+        """Whether the evidence carries the signature of its node's holder key."""
+        try:
+            self.case.signed_evidence.verify(self.case.holder)
+        except InterlockError:
+            return False
+        return True
+
+    @property
     def stops(self) -> bool:
         """Whether this denial of a renewal is final: the host itself proved that something is wrong with it."""
         ended = any(reason.startswith("grant.") for reason in self.decision.reasons)

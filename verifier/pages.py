@@ -3,6 +3,7 @@
 Nothing here is secret, and nothing here decides. Digests and keys are lower-case hexadecimal in JSON.
 """
 
+import asyncio
 import base64
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -27,6 +28,7 @@ class Pages:
 
     def __init__(self, verifier: Verifier, health: Health) -> None:
         self._verifier, self._health = verifier, health
+        self._bundling = asyncio.Lock()
 
     def routes(self) -> dict[str, Page]:
         """Path to page."""
@@ -80,12 +82,14 @@ class Pages:
         return Response(self._verifier.store.head().note, media_type="text/plain; charset=utf-8")
 
     async def bundle(self, request: Request) -> Response:
-        """Everything about one grant, for an auditor."""
+        """Everything about one grant, for an auditor. One at a time, beside the loop: a long job has a large bundle."""
         try:
             cti = bytes.fromhex(request.path_params["grant"])
         except ValueError as error:
             raise Malformed("http.path", "a grant is named by 32 hexadecimal digits") from error
-        return Response(make_bundle(self._verifier, cti), media_type=api.CBOR_TYPE)
+        async with self._bundling:
+            made = await asyncio.to_thread(make_bundle, self._verifier, cti)
+        return Response(made, media_type=api.CBOR_TYPE)
 
     async def metrics(self, _request: Request) -> Response:
         """Counters for Prometheus."""
@@ -103,7 +107,8 @@ class Pages:
             raise Malformed("http.query", "since is a number")
         if self._verifier.store.node(node) is None:
             raise Untrusted("node.unknown", "no node has that name")
-        version = await self._verifier.watch.wait(node, int(since), api.WATCH_SECONDS)
+        asker = request.client.host if request.client else ""
+        version = await self._verifier.watch.wait(node, int(since), api.WATCH_SECONDS, asker)
         return Response(api.Hint(version=version).to_bytes(), media_type=api.CBOR_TYPE)
 
     def _public_keys(self) -> dict[str, str]:

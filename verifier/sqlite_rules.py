@@ -142,8 +142,8 @@ RULES: Mapping[type[changes.Change], Rule] = {
         ),
     ),
     changes.ReplaceNode: Rule(
-        "UPDATE OR IGNORE node SET holder = :holder, state = :state, pool = :pool, record = :record,"
-        " clock = NULL, resets = NULL, restarts = NULL, safe = NULL"
+        "UPDATE OR IGNORE node SET holder = :holder, state = iif(state = 'quarantined', state, :state), pool = :pool,"
+        " record = :record, clock = NULL, resets = NULL, restarts = NULL, safe = NULL"
         " WHERE name = :name AND ek_digest = :ek_digest AND state <> 'retired'",
         "node.duplicate-holder",
         (

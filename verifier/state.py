@@ -10,7 +10,7 @@ younger than what was known when it was asked for.
 import asyncio
 import hashlib
 import secrets
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
@@ -75,10 +75,11 @@ class InForce:
 
 @dataclass(frozen=True, slots=True)
 class Open:
-    """A challenge as it was issued, for which node, and until when."""
+    """A challenge as it was issued, for which node, at whose address's request, and until when."""
 
     challenge: Challenge
     node: str
+    asker: str
     expires: int
 
 
@@ -124,6 +125,7 @@ class Verifier:
         self.id = VerifierId(developer="interlock", build=version("interlock"))
         self.ledger = Ledger()
         self._open: dict[bytes, Open] = {}
+        self._asked: Counter[tuple[str, str]] = Counter()
         self._queue: deque[bytes] = deque()
         self._compiled = lru_cache(maxsize=4)(self._compile)
         self._receipts = _Once(self.keys.log)
@@ -189,11 +191,15 @@ class Verifier:
 
     # --- challenges
 
-    async def challenge(self, name: str) -> Challenge:
-        """A fresh challenge for a node. Raises ``Untrusted``: ``node.unknown``, ``challenge.too-many``."""
+    async def challenge(self, name: str, asker: str = "") -> Challenge:
+        """A fresh challenge for a node, at the request of an address.
+
+        Raises ``Untrusted``: ``node.unknown``, ``challenge.too-many``. Whoever asks in a node's name uses up a share of
+        their own, not the node's: else a stranger could keep every host from its next lease.
+        """
         node, settings, now = self.node(name), self.in_force().policy.settings, self.clock.now()
         self._expire(now)
-        if sum(o.node == name for o in self._open.values()) >= self.settings.open_challenges:
+        if self._asked[name, asker] >= self.settings.open_challenges:
             raise Untrusted("challenge.too-many", f"{name} has {self.settings.open_challenges} open challenges")
         challenge = Challenge(
             expires_in=LIFETIME_SECONDS,
@@ -204,7 +210,8 @@ class Verifier:
             nonce=self.entropy(NONCE_SIZE),
         )
         expires = now + LIFETIME_SECONDS
-        self._open[challenge.nonce] = Open(challenge, name, expires)
+        self._open[challenge.nonce] = Open(challenge, name, asker, expires)
+        self._asked[name, asker] += 1
         self._queue.append(challenge.nonce)
         await self.commit(Unit((PutChallenge(challenge.nonce, name, now, expires, node.clock),)))
         return challenge
@@ -231,9 +238,19 @@ class Verifier:
         )
         return challenge, node
 
+    def charge(self, nonce: bytes, failures: int) -> None:
+        """Charge the address that asked for an open challenge."""
+        known = self._open.get(nonce)
+        if known is not None:
+            self.throttle.charge(known.asker, failures)
+
     def close_challenge(self, nonce: bytes) -> None:
-        """Forget that a challenge is open: it was answered."""
-        self._open.pop(nonce, None)
+        """Forget that a challenge is open: it was answered, or has expired."""
+        known = self._open.pop(nonce, None)
+        if known is not None:
+            self._asked[known.node, known.asker] -= 1
+            if not self._asked[known.node, known.asker]:
+                del self._asked[known.node, known.asker]
 
     @property
     def open_challenges(self) -> int:
@@ -246,7 +263,7 @@ class Verifier:
             known = self._open.get(self._queue[0])
             if known is not None and known.expires > now:
                 return
-            self._open.pop(self._queue.popleft(), None)
+            self.close_challenge(self._queue.popleft())
 
     # --- the log
 

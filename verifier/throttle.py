@@ -22,9 +22,9 @@ class Throttle:
         """Whether ``address`` has to wait."""
         return self._left(address) < 1
 
-    def charge(self, address: str) -> None:
-        """Count one failure of ``address``."""
-        self._buckets[address] = (max(0.0, self._left(address) - 1), self._clock())
+    def charge(self, address: str, failures: int = 1) -> None:
+        """Count a failure of ``address``, or several. What one request costs beyond the burst is owed."""
+        self._buckets[address] = (self._left(address) - failures, self._clock())
         self._buckets.move_to_end(address)
         if len(self._buckets) > _ADDRESSES:
             self._buckets.popitem(last=False)

@@ -9,19 +9,23 @@ to the process before is told to renew once.
 """
 
 import asyncio
-from collections import defaultdict
+from collections import Counter, defaultdict
 
 from attestation.errors import Untrusted
 
 
 class Watch:
-    """Versions by node name, which all begin at ``start``. ``limit`` bounds the requests that wait."""
+    """Versions by node name, which all begin at ``start``.
+
+    ``limit`` bounds the requests that wait, and no address has more than half of them.
+    """
 
     def __init__(self, limit: int, start: int) -> None:
         self._limit, self._start = limit, start
         self._versions: dict[str, int] = {}
         self._waiting: defaultdict[str, set[asyncio.Future[None]]] = defaultdict(set)
         self._count = 0
+        self._askers: Counter[str] = Counter()
 
     def version(self, node: str) -> int:
         """The node's number now."""
@@ -39,24 +43,27 @@ class Watch:
         for node in list(self._waiting):
             self.notify(node)
 
-    async def wait(self, node: str, since: int, seconds: float) -> int:
+    async def wait(self, node: str, since: int, seconds: float, asker: str = "") -> int:
         """The node's number, as soon as it differs from ``since``, or after ``seconds``.
 
-        Raises ``Untrusted("watch.full")`` where too many wait already.
+        Raises ``Untrusted("watch.full")`` where too many wait already, at all or at the address ``asker``.
         """
         if self.version(node) != since:
             return self.version(node)
-        if self._count >= self._limit:
+        if self._count >= self._limit or self._askers[asker] >= max(1, self._limit // 2):
             raise Untrusted("watch.full", f"{self._count} hosts wait already")
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting[node].add(future)
         self._count += 1
+        self._askers[asker] += 1
         try:
             await asyncio.wait_for(future, seconds)
         except TimeoutError:
             pass
         finally:
             self._count -= 1
+            self._askers[asker] -= 1
+            self._askers += Counter()  # keeps those above zero
             self._forget(node, future)
         return self.version(node)
 
