@@ -11,10 +11,10 @@ from agent.state import State
 from agent.tpm import EsysTpm
 from attestation.intent import read_intent
 from attestation.log import Record
-from fixtures import faults
 from fixtures.beats import BeatLab
-from fixtures.faults import Faults, Point
+from fixtures.faults import Faults, summary
 from fixtures.ledger import Acknowledged, Ledger
+from fixtures.points import PHASES, Point, draw
 
 pytestmark = pytest.mark.root
 
@@ -70,11 +70,11 @@ def test_kill_minus_nine_at_random_moments(lab: BeatLab) -> None:
 
 
 def test_a_point_is_the_same_every_time() -> None:
-    assert faults.draw(3, 14) == faults.draw(3, 14)
-    assert faults.draw(3, 14) != faults.draw(4, 14)
-    victims = [faults.draw(3, number).victim for number in range(200)]
+    assert draw(3, 14) == draw(3, 14)
+    assert draw(3, 14) != draw(4, 14)
+    victims = [draw(3, number).victim for number in range(200)]
     assert min(victims.count(each) for each in ("verifier", "agent", "deadman")) > 40
-    assert {faults.draw(3, number).phase for number in range(200)} == set(faults.PHASES)
+    assert {draw(3, number).phase for number in range(200)} == set(PHASES)
 
 
 def test_what_was_acknowledged_and_is_gone_is_seen(lab: BeatLab) -> None:
@@ -124,11 +124,11 @@ def test_a_beat_beyond_the_lease_is_seen(lab: BeatLab) -> None:
 
 
 def test_a_summary_counts_what_struck() -> None:
-    points = [faults.draw(1, number) for number in range(4)]
+    points = [draw(1, number) for number in range(4)]
     for point in points[:3]:
         point.struck, point.dead_ms = True, float(point.number)
     points[1].violations.append("a: it lived on")
-    found = faults.summary(1, points, Counter(), [], 2.0)
+    found = summary(1, points, Counter(), [], 2.0)
     assert (found["points"], found["missed"], sum(found["by_victim"].values())) == (3, 1, 3)
     assert found["dead_ms"] == {"n": 3, "p50": 1.0, "max": 2.0}
     assert [each["number"] for each in found["violations"]] == [1]
