@@ -5,15 +5,13 @@ made last. PCR values are read beside it; they are sent only when they did not c
 asserted: they help people, and nothing is decided on them. Collecting judges nothing.
 """
 
-import hashlib
 import os
 import platform
 from pathlib import Path
 from typing import Final
 
-from agent.devices import Attested, DeviceError, Tpm
+from agent.devices import Attested, DeviceError, Tpm, TpmSigner
 from attestation.challenge import Challenge
-from attestation.cose import PublicKey
 from attestation.evidence import (
     HOST,
     HOST_TYPE,
@@ -26,28 +24,10 @@ from attestation.evidence import (
     qualifying_data,
     sign_evidence,
 )
-from attestation.tpm.structures import Public
 
 EVENT_LOG: Final = Path("/sys/kernel/security/tpm0/binary_bios_measurements")
 _MAX_LOG: Final = 1 << 20
 _TRIES: Final = 3
-
-
-class TpmSigner:
-    """The holder key as a COSE signer; its private half never leaves the TPM."""
-
-    def __init__(self, tpm: Tpm, holder_public: bytes) -> None:
-        self._tpm = tpm
-        self._public = Public.from_bytes(holder_public).key
-
-    @property
-    def public(self) -> PublicKey:
-        """The holder key."""
-        return self._public
-
-    def sign(self, message: bytes) -> bytes:
-        """ECDSA over SHA-256 of ``message``, r || s. Raises ``DeviceError``."""
-        return self._tpm.sign_as_holder(hashlib.sha256(message).digest())
 
 
 class Collector:

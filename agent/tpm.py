@@ -22,7 +22,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from hashlib import sha256
 from typing import Any, TypeVar
 
 os.environ.setdefault("TSS2_LOG", "all+NONE")  # read by the C library when it is loaded
@@ -45,10 +44,9 @@ from tpm2_pytss import (  # type: ignore[import-untyped]  # tpm2-pytss ships no 
     TSS2_Exception,
 )
 
-from agent.devices import AkPublic, Attested, DeviceError, DeviceTimeout, HolderKey, Tpm
+from agent.devices import AkPublic, Attested, DeviceError, DeviceTimeout, HolderKey
 from agent.tcti import StreamTcti, open_stream
 from agent.tpm_templates import AK, EK_CHAIN, EKS, holder_template
-from attestation.cose import PublicKey
 from attestation.tpm.attest import PcrSelection
 from attestation.tpm.clock import ClockInfo
 from attestation.tpm.ekcert import split_der
@@ -267,22 +265,6 @@ class EsysTpm:
         if self._holder is None:
             raise DeviceError("tpm.device.refused", "there is no holder key: create or load one first")
         return link.key(ESYS_TR.OWNER, self._holder)[0]
-
-
-class TpmSigner:
-    """The holder key as a COSE signer (`attestation.cose.Signer`); `public` is the TPMT_PUBLIC of the present one."""
-
-    def __init__(self, tpm: Tpm, public: bytes) -> None:
-        self._tpm = tpm
-        self._public = Public.from_bytes(public).key
-
-    @property
-    def public(self) -> PublicKey:
-        return self._public
-
-    def sign(self, message: bytes) -> bytes:
-        """ES256 over `message`: r || s. Raises DeviceError."""
-        return self._tpm.sign_as_holder(sha256(message).digest())
 
 
 def _selection(bank: int, pcrs: Sequence[int]) -> Any:

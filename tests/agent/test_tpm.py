@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.devices import DeviceError, DeviceTimeout, Tpm
-from agent.tpm import EsysTpm, TpmSigner
+from agent.devices import DeviceError, DeviceTimeout, Tpm, TpmSigner
+from agent.tpm import EsysTpm
 from attestation import cose
 from attestation.errors import Untrusted
 from attestation.tpm.clock import ClockInfo, Continuity, check_clock

@@ -6,7 +6,7 @@ Each part can be spoilt in one place, and only there: the rest stays coherent an
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from agent.collect import TpmSigner
+from agent.devices import TpmSigner
 from attestation.appraise import Subject, appraise
 from attestation.claims import Check, Claims, VerifierId
 from attestation.cose import Signer
