@@ -4,14 +4,14 @@
    nothing is asked of the signature then, because there is no key to ask.)
 2. The evidence is appraised (:func:`attestation.appraise.appraise`).
 3. The facts are decided on (:func:`attestation.decision.decide`).
-4. A request that names a parent grant is refused: child jobs are not granted yet.
+4. A request for what is not given yet is refused: child jobs, secrets, inputs that the host would have to verify.
 5. A challenge that asked for other PCRs than the policy of now does is refused: it was issued under another policy.
 
 A judgement changes nothing. It can archive itself: the bytes of all its inputs, named as the log's records name them,
 so that an auditor makes the same judgement again.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
@@ -190,6 +190,13 @@ def _holder(public: bytes) -> PublicKey:
     return Public.from_bytes(public).key
 
 
+_NOT_YET: dict[str, Callable[[Intent], bool]] = {
+    "intent.parent": lambda intent: intent.parent is not None,
+    "intent.secrets": lambda intent: bool(intent.secrets),
+    "intent.inputs": lambda intent: bool(intent.inputs),
+}
+
+
 def judge(case: Case, verifier: VerifierId) -> Judgement:
     """Judge ``case`` by the numbered steps of this module. Pure; never raises for what was sent."""
     # (1)
@@ -213,8 +220,9 @@ def judge(case: Case, verifier: VerifierId) -> Judgement:
         action=case.action,
     )
     judged = Judgement(case, decide(facts, case.force.policy), claims, facts, _details(claims))
-    if case.intent.parent is not None:  # (4)
-        return judged.refuse("intent.parent")
+    for reason, asked in _NOT_YET.items():  # (4)
+        if asked(case.intent):
+            return judged.refuse(reason)
     settings = case.force.policy.settings
     if (case.challenge.bank, case.challenge.pcrs) != (settings.bank, settings.pcrs):  # (5)
         return judged.refuse("challenge.outdated")
