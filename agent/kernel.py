@@ -66,7 +66,8 @@ Argument = int | bytes | ctypes.Structure | ctypes.Array[ctypes.c_uint32] | None
 
 def syscall(number: int, *arguments: Argument) -> int:
     """The result of system call `number`; structures and arrays are passed by address. OSError on failure."""
-    return _result(_libc.syscall(ctypes.c_long(number), *(_argument(each) for each in arguments)))
+    result = _libc.syscall(ctypes.c_long(number), *(_argument(each) for each in arguments))
+    return _result(result, f"system call {number}")
 
 
 def _argument(value: Argument) -> object:
@@ -77,30 +78,31 @@ def _argument(value: Argument) -> object:
     return value
 
 
-def _result(result: int) -> int:
+def _result(result: int, call: str) -> int:
     if result < 0:
         number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
+        raise OSError(number, f"{call}: {os.strerror(number)}")
     return result
 
 
 def unshare(flags: int) -> None:
     """Leave the namespaces named by `flags` (unshare(2))."""
-    _result(_libc.unshare(ctypes.c_int(flags)))
+    _result(_libc.unshare(ctypes.c_int(flags)), f"unshare {flags:#x}")
 
 
 def prctl(option: int, first: int, second: int = 0) -> None:
     """prctl(2) with two arguments."""
-    _result(_libc.prctl(ctypes.c_int(option), *(ctypes.c_ulong(each) for each in (first, second, 0, 0))))
+    _result(
+        _libc.prctl(ctypes.c_int(option), *(ctypes.c_ulong(each) for each in (first, second, 0, 0))), f"prctl {option}"
+    )
 
 
 def mount(source: str, target: str, kind: str | None, flags: int, data: str = "") -> None:
     """mount(2)."""
-    _result(
-        _libc.mount(
-            source.encode(), target.encode(), kind and kind.encode(), ctypes.c_ulong(flags), data.encode() or None
-        )
+    result = _libc.mount(
+        source.encode(), target.encode(), kind and kind.encode(), ctypes.c_ulong(flags), data.encode() or None
     )
+    _result(result, f"mount {target}")
 
 
 class _MountAttr(ctypes.Structure):

@@ -251,9 +251,9 @@ def test_tasks_of_a_user_are_counted() -> None:
 
 
 def test_kernel_calls_raise() -> None:
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(FileNotFoundError, match="mount /nonexistent"):
         kernel.mount("none", "/nonexistent", "tmpfs", 0)
-    with pytest.raises(OSError, match="Invalid argument"):
+    with pytest.raises(OSError, match="prctl 38: Invalid argument"):
         kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 7)
-    with pytest.raises(OSError, match="Invalid argument"):
+    with pytest.raises(OSError, match="unshare 0x1: Invalid argument"):
         kernel.unshare(1)
