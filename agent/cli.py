@@ -6,9 +6,9 @@ import stat
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -67,19 +67,16 @@ def enroll(
     *,
     as_json: Json = False,
 ) -> None:
-    """Make this host a node of a verifier, and pin that verifier's keys."""
+    """Make this host a node of a verifier, and pin that verifier's keys. Not while the agent runs."""
     from agent.enrol import enrol
-    from agent.state import State
+    from agent.state import State, only_one
     from agent.tpm import EsysTpm
 
     with _explaining():
         chosen = Settings.load(settings)
-        text = _read_token(token_file)
-        tpm = EsysTpm(chosen.tcti)
-        try:
-            enrolment, enrolled = enrol(text, verifier, tpm, State(chosen.state))
-        finally:
-            tpm.close()
+        text, state = _read_token(token_file), State(chosen.state)
+        with only_one(state.path), closing(EsysTpm(chosen.tcti)) as tpm:
+            enrolment, enrolled = enrol(text, verifier, tpm, state)
         facts = {
             "node": enrolment.node,
             "pool": enrolment.pool,
@@ -166,7 +163,13 @@ def _explaining() -> Iterator[None]:
     try:
         yield
     except (InterlockError, DeviceError) as error:
-        known = screen.known_reason(error.reason)
-        typer.echo(f"interlock-agent: {error.reason}: {known.what}", err=True)
-        typer.echo(f"  seen     {error.detail}\n  fix      {known.fix}", err=True)
-        raise typer.Exit(1) from error
+        _refused(error.reason, error.detail)
+    except OSError as error:
+        _refused("system.refused", str(error))
+
+
+def _refused(reason: str, detail: str) -> NoReturn:
+    known = screen.known_reason(reason)
+    typer.echo(f"interlock-agent: {reason}: {known.what}", err=True)
+    typer.echo(f"  seen     {detail}\n  fix      {known.fix}", err=True)
+    raise typer.Exit(1)

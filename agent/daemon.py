@@ -9,9 +9,7 @@ Rules:
    still runs then dies with it, because the deadmen see their channel end.
 """
 
-import fcntl
 import logging
-import os
 import selectors
 import signal
 import socket
@@ -19,7 +17,6 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from types import FrameType
 from typing import Final
 
@@ -30,6 +27,7 @@ from agent.devices import DeviceError
 from agent.host import Host
 from agent.messages import Channel, Peer
 from agent.serve import serve, turn_away
+from agent.state import only_one
 from attestation.errors import Malformed, Untrusted
 
 DRAIN_SECONDS: Final = 45.0
@@ -84,7 +82,7 @@ class Daemon:
     def run(self) -> None:
         """Serve until :meth:`stop`. Raises ``Untrusted("agent.state")`` where another agent uses the directory."""
         host = self._host
-        with self._wake, self._woken, _only_one(host.state.path), self._listening() as listener:
+        with self._wake, self._woken, only_one(host.state.path), self._listening() as listener:
             swept = sweep(host.cgroups, set())  # rule 2
             buried = _bury(host)
             log.info("ready: node %s, socket %s, %d left-over jobs killed, %d reported", host.enrolment.node,
@@ -182,19 +180,6 @@ def _bury(host: Host) -> list[bytes]:
     except DeviceError as error:  # they stay unfinished, and are reported at the next start
         log.warning("left-over runs could not be reported: %s", error)
         return []
-
-
-@contextmanager
-def _only_one(state: Path) -> Iterator[None]:
-    """Hold the lock on the state directory (rule 1)."""
-    descriptor = os.open(state, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError as error:
-        raise Untrusted("agent.running", f"another agent uses {state}") from error
-    finally:
-        os.close(descriptor)
 
 
 def until_signalled(host: Host) -> None:

@@ -1,5 +1,6 @@
 """Reports on their way to the verifier: signed, kept in the journal, sent until the verifier has answered."""
 
+import logging
 import time
 from collections.abc import Mapping
 from typing import Final
@@ -14,6 +15,8 @@ from attestation.errors import Malformed
 from attestation.report import Output, sign_report
 
 DIED: Final = "agent.died"
+
+log = logging.getLogger("interlock.agent")
 
 
 def finish(host: Host, run: Run, end: End, span: Span, outputs: Mapping[str, Output]) -> None:
@@ -31,7 +34,8 @@ def deliver(host: Host) -> bool:
             host.counters.add("reports_delivered")
         except Unreachable:
             return False
-        except (Denied, Rejected, Malformed):
+        except (Denied, Rejected, Malformed) as error:
+            log.warning("the verifier refuses the report about grant %s, which stays here: %s", cti.hex(), error)
             host.journal.delivered(cti, b"")
             host.counters.add("reports_rejected")
     return True

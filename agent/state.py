@@ -5,8 +5,11 @@ means enrolling again; a copy on another host is worth nothing, because only thi
 """
 
 import contextlib
+import fcntl
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Final
@@ -89,3 +92,17 @@ def write_private(path: Path, data: bytes) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+@contextmanager
+def only_one(state: Path) -> Iterator[None]:
+    """Hold the lock on the state directory. Raises ``Untrusted("agent.running")`` where an agent does."""
+    descriptor = os.open(state, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise Untrusted("agent.running", f"another agent uses {state}") from error
+        yield
+    finally:
+        os.close(descriptor)

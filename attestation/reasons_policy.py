@@ -175,7 +175,12 @@ DECISION: Rows = {
         _OPERATOR,
     ),
     "node.retired": ("The node is retired.", "Ask for another node.", False, _OPERATOR),
-    "node.unknown": ("The node is not in a known state.", "Enrol the host.", False, _ADMIN),
+    "node.unknown": (
+        "No node has that name, or it has no known state.",
+        "Enrol the host; see node list.",
+        False,
+        _ADMIN,
+    ),
     "code.unknown": (
         "The code is not approved: nobody has approved a tree with this digest.",
         "Run the approved code unchanged, or have this tree approved.",

@@ -105,7 +105,7 @@ _OPERATING = {
     "service.key-readable": ("Others can read a private key.", "chmod 600 the file that is named.", False, _OPERATOR),
     "service.file": (
         "The verifier's settings.toml cannot be read.",
-        "Run init, or give the right --dir.",
+        "Run init, give the right --dir, or be the user that the verifier runs as.",
         False,
         _OPERATOR,
     ),
@@ -128,6 +128,12 @@ _OPERATING = {
     "ref.unknown": ("There is no such reference value.", "interlock-verifier refs list", False, _OPERATOR),
     "admin.argument": ("An argument of the command is wrong.", "See --help.", False, _OPERATOR),
     "admin.command": ("There is no such command.", "Use software of the same release.", False, _OPERATOR),
+    "system.refused": (
+        "The operating system refused something that the command needs.",
+        "The detail names it: be the right user, make room, or free what is in use.",
+        True,
+        _OPERATOR,
+    ),
     "admin.busy": (
         "Another process has the verifier's store, and does not answer.",
         "Wait until it has started or stopped, then try again.",

@@ -8,11 +8,11 @@ import logging
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
-from attestation.errors import InterlockError, Malformed
+from attestation.errors import InterlockError, Malformed, Untrusted
 from attestation.reasons import explain
 from verifier import cli_rules
 from verifier.keys import ROOT, create_keys
@@ -44,13 +44,19 @@ def main() -> None:
     try:
         app()
     except InterlockError as error:
-        known = explain(error.reason)
-        err.print(f"[bold red]refused[/bold red]  {error.reason}", highlight=False)
-        err.print(known.what, markup=False, highlight=False)
-        if error.detail:
-            err.print(error.detail, markup=False, highlight=False, soft_wrap=True)
-        err.print(f"-> {known.fix}", markup=False, highlight=False)
-        raise SystemExit(1) from None
+        _refused(error)
+    except OSError as error:  # a port in use, a directory of somebody else, a disk that is full
+        _refused(Untrusted("system.refused", str(error)))
+
+
+def _refused(error: InterlockError) -> NoReturn:
+    known = explain(error.reason)
+    err.print(f"[bold red]refused[/bold red]  {error.reason}", highlight=False)
+    err.print(known.what, markup=False, highlight=False)
+    if error.detail:
+        err.print(error.detail, markup=False, highlight=False, soft_wrap=True)
+    err.print(f"-> {known.fix}", markup=False, highlight=False)
+    raise SystemExit(1) from None
 
 
 # --- the verifier -----------------------------------------------------------------------------------------------------

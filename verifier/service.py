@@ -7,6 +7,7 @@ accepting, answers what it has, commits what waits, and leaves.
 
 import asyncio
 import gc
+import resource
 import signal
 import socket
 import ssl
@@ -133,9 +134,13 @@ def listen(bind: str, port: int) -> socket.socket:
     """A listening TCP socket; port 0 takes any."""
     family = socket.AF_INET6 if ":" in bind else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.bind((bind, port))
-    listener.listen(_BACKLOG)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((bind, port))
+        listener.listen(_BACKLOG)
+    except OSError:
+        listener.close()
+        raise
     return listener
 
 
@@ -151,8 +156,15 @@ def settle() -> None:
     sys.setswitchinterval(_SWITCH_SECONDS)
 
 
+def allow_connections() -> None:
+    """Take as many descriptors as this process may have: the usual 1024 are fewer than the hosts that may wait."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 def serve(settings: ServiceSettings, announce: Callable[[str], None]) -> None:
     """Run the service in this process until SIGTERM or SIGINT."""
+    allow_connections()
     with opened(settings) as service, listen(settings.bind, settings.port) as listener:
         server = Server(service, announce)
 

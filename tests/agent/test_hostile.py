@@ -8,12 +8,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from agent import codes, sandbox
+from agent.cli import app
 from agent.daemon import Shares
 from agent.environment import Cache, measure_environment
 from agent.messages import MAX_MESSAGE, Channel, Measure, Measured, Question, to_packet
 from agent.serve import turn_away
+from agent.state import only_one
 from agent.watch import Watch
 from agent.workspace import remove, sweep
 from attestation.errors import InterlockError, Untrusted
@@ -274,3 +277,32 @@ def test_a_job_does_not_reach_the_users_service_manager(house: House) -> None:
         (place / "bus").unlink()
         place.rmdir()
     assert ended.exit_code == 1, "FileNotFoundError"
+
+
+# --- what an operator does by mistake -------------------------------------------------------------------------------
+
+
+def test_a_host_is_not_enrolled_under_a_running_agent(house: House, tmp_path: Path) -> None:
+    settings, token = tmp_path / "agent.toml", tmp_path / "token"
+    settings.write_text(f'state = "{house.settings.state}"\nrun = "{tmp_path}"\n')
+    token.write_text("interlock1.")
+    token.chmod(0o600)
+    with only_one(house.settings.state):
+        asked = CliRunner().invoke(app, ["enroll", "--settings", str(settings), "--token-file", str(token)])
+    assert asked.exit_code == 1
+    assert "agent.running" in asked.output
+
+
+def test_what_the_system_refuses_is_explained(tmp_path: Path) -> None:
+    settings, token = tmp_path / "agent.toml", tmp_path / "token"
+    settings.write_text('state = "/proc/nowhere"\n')
+    token.write_text("interlock1.")
+    token.chmod(0o600)
+    asked = CliRunner().invoke(app, ["enroll", "--settings", str(settings), "--token-file", str(token)])
+    assert asked.exit_code == 1
+    assert "system.refused" in asked.output
+
+
+def test_what_fails_under_the_lock_is_not_taken_for_another_agent(tmp_path: Path) -> None:
+    with pytest.raises(BlockingIOError), only_one(tmp_path):
+        raise BlockingIOError
