@@ -41,7 +41,7 @@ class Connection(Channel):
         try:
             super().send(message, descriptors, patience=patience)
         except OSError as error:
-            raise Untrusted("agent.gone", error.strerror or "it does not listen") from error
+            raise self._gone(error) from error
 
     @contextmanager
     def passing_signals(self) -> Iterator[None]:
@@ -97,10 +97,20 @@ class Connection(Channel):
         try:
             received = self.receive()
         except OSError as error:
-            raise Untrusted("agent.gone", error.strerror or "") from error
+            raise self._gone(error) from error
         if received is None:
             raise Untrusted("agent.gone", "the agent closed the connection")
         if isinstance(received[0], Refused):
             close_all(received[1])
             raise InterlockError(received[0].reason, received[0].detail)
         return received
+
+    def _gone(self, error: OSError) -> InterlockError:
+        """Why the connection broke: the refusal that the agent left behind; the kernel gives it out after the break."""
+        if isinstance(error, ConnectionError):
+            with suppress(OSError, Malformed):
+                received = self.receive()
+                close_all(received[1] if received is not None else ())
+                if received is not None and isinstance(received[0], Refused):
+                    return InterlockError(received[0].reason, received[0].detail)
+        return Untrusted("agent.gone", error.strerror or "it does not listen")

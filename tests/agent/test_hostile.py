@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from agent import codes, sandbox
 from agent.cli import app
+from agent.connect import Connection
 from agent.daemon import Shares
 from agent.environment import Cache, measure_environment
 from agent.messages import MAX_MESSAGE, Channel, Measure, Measured, Question, to_packet
@@ -218,6 +219,27 @@ def test_who_is_turned_away_is_told_why(error: Untrusted | OSError) -> None:
     turn_away(Channel(theirs), error)
     assert bool(ours.recv(4096)) == isinstance(error, Untrusted)
     ours.close()
+
+
+@pytest.mark.parametrize("sent", ["before it is turned away", "afterwards"])
+def test_a_refusal_is_heard_though_nobody_read_the_request(sent: str) -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    connection, question = Connection(ours), Question(topic="status", name="")
+    if sent == "before it is turned away":
+        connection.send(question)
+    turn_away(Channel(theirs), Untrusted("agent.connections", "uid 7 has 2 connections"))
+    with pytest.raises(InterlockError, match=r"agent\.connections"):
+        connection.send(question) if sent == "afterwards" else connection.answer()
+    connection.close()
+
+
+def test_an_agent_without_a_last_word_is_gone() -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    connection = Connection(ours)
+    theirs.close()
+    with pytest.raises(InterlockError, match=r"agent\.gone"):
+        connection.send(Question(topic="status", name=""))
+    connection.close()
 
 
 def test_a_job_has_so_many_watchers(house: House) -> None:
