@@ -136,8 +136,8 @@ def test_signals_are_passed_on(house: House) -> None:
 
 def test_a_signal_before_the_start_is_not_lost(house: House) -> None:
     job = house.submit(IDLE)
-    job.connection.send(Signal(number=int(signal.SIGINT)))
-    assert job.end().exit_code == 130
+    job.connection.send(Signal(number=int(signal.SIGTERM)))
+    assert job.end().exit_code == 143
 
 
 # --- denied -----------------------------------------------------------------------------------------------------------

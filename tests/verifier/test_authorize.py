@@ -166,7 +166,10 @@ EVIDENCE: dict[str, tuple[Callable[[Host, Intent, Any], dict[str, Any]], str]] =
         lambda h, i, c: spoil_tpm(lambda r: replace(r, holder_public=other(h).holder_public))(h, i, c),
         "tpm.holder.unknown",
     ),
-    "certification altered": (spoil_tpm(lambda r: replace(r, certify=r.certify[:-1] + b"x")), "tpm.certify.signature"),
+    "certification altered": (
+        spoil_tpm(lambda r: replace(r, certify=r.certify[:-1] + bytes([r.certify[-1] ^ 1]))),
+        "tpm.certify.signature",
+    ),
 }
 
 

@@ -3,10 +3,11 @@
 from collections.abc import Callable
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attestation.errors import InterlockError
+from attestation.errors import InterlockError, Untrusted
 from attestation.tpm.attest import Attest, CertifyInfo, CreationInfo, Info, PcrSelection, QuoteInfo
 from attestation.tpm.clock import CLOCK_MAX, ClockInfo
 from attestation.tpm.quote import CODES
@@ -18,14 +19,16 @@ from attestation.tpm.structures import (
     ALG_NULL,
     ALG_RSA,
     ALG_RSASSA,
+    ALG_SHA256,
     EccParameters,
     Public,
     RsaParameters,
     Scheme,
     Signature,
     Symmetric,
+    verify_signature,
 )
-from fixtures.attester import build_attest
+from fixtures.attester import build_attest, sign
 
 short = st.binary(max_size=70)
 word = st.integers(0, 0xFFFF)
@@ -118,3 +121,19 @@ def test_a_changed_structure_is_refused_or_writes_itself_back(name: str, data: s
 )
 def test_a_bitmap_names_its_pcrs(bitmap: bytes, pcrs: tuple[int, ...]) -> None:
     assert PcrSelection(11, bitmap).pcrs == pcrs
+
+
+@pytest.mark.parametrize("kind", ["ecdsa", "rsassa"])
+def test_a_signature_is_by_its_key_over_its_bytes(kind: str) -> None:
+    make = (lambda: rsa.generate_private_key(65537, 2048)) if kind == "rsassa" else _p256
+    key, other = make(), make()
+    scheme = Scheme(ALG_RSASSA if kind == "rsassa" else ALG_ECDSA, ALG_SHA256)
+    signature = Signature.from_bytes(sign(key, b"message"), CODES)
+    verify_signature(key.public_key(), scheme, signature, b"message", CODES)
+    for wrong, message in ((other, b"message"), (key, b"massage")):
+        with pytest.raises(Untrusted, match=CODES.signature):
+            verify_signature(wrong.public_key(), scheme, signature, message, CODES)
+
+
+def _p256() -> ec.EllipticCurvePrivateKey:
+    return ec.generate_private_key(ec.SECP256R1())
