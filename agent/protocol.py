@@ -248,7 +248,7 @@ class Channel:
     def receive(self) -> tuple[Wire, tuple[int, ...]] | None:
         """Wait for the next message and its descriptors; None at the end. Malformed as `from_packet`."""
         try:
-            data, rights, flags, _ = self._socket.recvmsg(MAX_SIZE, _ROOM, socket.MSG_CMSG_CLOEXEC)
+            data, rights, flags, _ = self._receive()
         except ConnectionResetError:
             return None
         descriptors = array.array("i", b"".join(each for _, _, each in rights))
@@ -262,6 +262,14 @@ class Channel:
             for each in descriptors:
                 os.close(each)
             raise
+
+    def _receive(self) -> tuple[bytes, list[tuple[int, int, bytes]], int, object]:
+        """One packet. The other side may have ended without reading all it was told: the kernel says so once, before it
+        gives out what that side said last (unix(7)), and that is not to be lost."""
+        try:
+            return self._socket.recvmsg(MAX_SIZE, _ROOM, socket.MSG_CMSG_CLOEXEC)
+        except ConnectionResetError:
+            return self._socket.recvmsg(MAX_SIZE, _ROOM, socket.MSG_CMSG_CLOEXEC)
 
     def close(self) -> None:
         """Close this end."""

@@ -171,3 +171,15 @@ def test_nobody_waits_for_a_reader(pair: tuple[Channel, Channel]) -> None:
     ours, _ = pair
     with pytest.raises(BlockingIOError):
         fill(ours)
+
+
+def test_the_last_word_is_heard_from_a_side_that_did_not_listen_to_the_end() -> None:
+    ours, theirs = Channel.pair()
+    ours.send(protocol.LeaseUpdate(token=b"t", asked_at_ns=1))
+    theirs.send(protocol.Dead(klass="hard", reason="drift.pcr", cause_ns=1))
+    theirs.close()
+    received = ours.receive()
+    assert received is not None
+    assert received[0] == protocol.Dead(klass="hard", reason="drift.pcr", cause_ns=1)
+    assert ours.receive() is None
+    ours.close()
