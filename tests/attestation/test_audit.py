@@ -3,16 +3,23 @@
 import random
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from attestation.api import AuthorizationRequest
 from attestation.audit import NOTHING, PASS, verify_bundle
 from attestation.bundle import Bundle, Consistency, Root
 from attestation.cose import EDDSA, ES256, SoftwareSigner
 from attestation.errors import Malformed
+from attestation.intent import sign_intent
+from attestation.log import Record
 from attestation.node import NodeRecord
 from tests.attestation.forge import NAMES, failing, forger, story
+from tests.verifier.hall import Hall, denied
+from verifier.authorize import authorize
+from verifier.bundles import make_bundle
 
 OTHER = SoftwareSigner.generate(ES256)
 SOONER, LATER = (Consistency(size=size, path=()) for size in (2, 3))
@@ -161,3 +168,20 @@ def test_refused_root(reason: str, data: bytes) -> None:
     with pytest.raises(Malformed) as caught:
         Root.from_pem(data)
     assert caught.value.reason == reason
+
+
+def test_a_denial_for_a_challenge_of_an_older_policy_holds(tmp_path: Path) -> None:
+    """Only what was *accepted* must rest on what the policy asks for."""
+
+    async def act(hall: Hall) -> bytes:
+        host, intent = await hall.furnish(), hall.intent()
+        evidence = host.evidence(await hall.verifier.challenge("host"), intent)
+        await hall.ask_for(0, 1)
+        asked = AuthorizationRequest(intent=sign_intent(intent, hall.person), evidence=evidence)
+        denial = denied(await authorize(hall.verifier, asked))
+        assert "challenge.outdated" in denial.codes
+        return make_bundle(hall.verifier, Record.from_bytes(denial.record).job or b"")
+
+    with Hall(tmp_path) as hall:
+        checks = verify_bundle(hall.run(act(hall)), Root.from_pem(hall.verifier.keys.root))
+    assert [check.name for check in checks if not check.ok] == []
