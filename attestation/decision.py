@@ -22,6 +22,7 @@ frozen and killed. ``drain``: nothing is tampered with, it is merely not allowed
 from collections.abc import Mapping
 
 from attestation.claims import AFFIRMING, PASS, WARNING, Claims
+from attestation.command import entry, steering
 from attestation.errors import Malformed
 from attestation.intent import Intent
 from attestation.node import STATES as NODE_STATES
@@ -107,6 +108,8 @@ class Facts(Wire):
     children_depth: int = label(27)
     children_count: int = label(28)
     usage: Usage = label(29)
+    command: str = label(30, most=16)
+    steering: tuple[str, ...] = label(31, most=256, ordered=True)
 
     def check(self) -> None:
         """Raise ``Malformed("decision.action")`` for an action that no policy knows."""
@@ -161,6 +164,8 @@ def context_of(facts: Facts) -> Mapping[str, object]:
         "processes": facts.processes,
         "renewals": facts.renewals,
         "secrets": facts.secrets,
+        "command": facts.command,
+        "steering": facts.steering,
         "children_depth": facts.children_depth,
         "children_count": facts.children_count,
         "submitter_jobs": usage.submitter_jobs,
@@ -220,6 +225,8 @@ def facts_from(
         children_depth=intent.children.depth,
         children_count=intent.children.count,
         usage=usage,
+        command=entry(intent.argv),
+        steering=steering(intent.environment_variables),
     )
 
 

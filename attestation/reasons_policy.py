@@ -153,6 +153,18 @@ DECISION: Rows = {
         False,
         _OPERATOR,
     ),
+    "authz.command": (
+        "What would start is not a script of the approved code tree.",
+        "Start a script of the tree with python or torchrun.",
+        False,
+        _SUBMITTER,
+    ),
+    "authz.variables": (
+        "The request sets variables that would load other code than was approved.",
+        "Leave out variables such as LD_PRELOAD, PYTHONPATH, PATH and HOME.",
+        False,
+        _SUBMITTER,
+    ),
     "authz.*": ("The submitter may not do this.", "Ask the operator for the right.", False, _OPERATOR),
     "limit.*": ("The request exceeds a limit.", "Ask for less, or wait until running jobs end.", True, _SUBMITTER),
     "quota.*": ("The tenant's quota is used up.", "Ask for less, or wait for the next period.", True, _SUBMITTER),

@@ -32,7 +32,7 @@ from verifier.policyfiles import load, read_toml
 FILE = "cases.toml"
 
 _KEYS = frozenset({"name", "facts", "expect", "reasons", "determining", "denial"})
-_SETS = frozenset({"failures", "passed", "roles", "secrets"})
+_SETS = frozenset({"failures", "passed", "roles", "secrets", "steering"})
 
 
 @dataclass(frozen=True, slots=True)

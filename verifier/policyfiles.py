@@ -58,6 +58,8 @@ _EXAMPLE = Facts(
     children_depth=1,
     children_count=1,
     usage=Usage(submitter_jobs=1, tenant_jobs=1, node_jobs=1, gpu_seconds=1),
+    command="script",
+    steering=("example",),
 )
 """A request in which every attribute has a value: a schema that it does not fit would deny every request."""
 

@@ -81,7 +81,7 @@ class House:
         """All of it, from an empty directory."""
         self.open_verifier()
         self.operate("load")
-        self.operate("add_person", self.person)
+        self.operate("add_person", self.person, "ada", ("any-command", "trainer"))
         made = self.command("token.create", node="host", pool="lab", activate=True)
         enrol(made["token"], f"https://127.0.0.1:{self.port}", self.tpm, State(self.settings.state))
         self.command("refs.from-node", node="host", name="boot", activate=True)

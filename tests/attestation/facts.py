@@ -60,4 +60,6 @@ FACTS = Facts(
     children_depth=0,
     children_count=0,
     usage=USAGE,
+    command="script",
+    steering=(),
 )

@@ -38,9 +38,9 @@ INTENT = Intent(
     job="digits",
     tenant="vision",
     code=bytes(32),
-    argv=("train.py",),
+    argv=("python", "train.py"),
     environment=bytes(32),
-    environment_variables={},
+    environment_variables={"LD_PRELOAD": bytes(32)},
     inputs={},
     outputs=(),
     gpus=GpuRequest(count=2, mode="none", memory_mb=11),
@@ -100,6 +100,8 @@ def test_facts_come_from_where_they_are_proven() -> None:
         children_depth=1,
         children_count=15,
         usage=USAGE,
+        command="script",
+        steering=("LD_PRELOAD",),
     )
 
 
