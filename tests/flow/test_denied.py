@@ -68,7 +68,16 @@ def without_baseline(lab: BeatLab) -> Beating:
     return lab.beat()
 
 
+def typed(lab: BeatLab) -> Beating:
+    """Code on the command line, beside an approved tree."""
+    return Beating(lab.run("python", "-c", "print('ran')", name="typed", code="beat"), "typed", lab.lease_seconds)
+
+
 REFUSED = {
+    "code that was typed": Refused("authz.command", typed),
+    "a variable that loads other code": Refused(
+        "authz.variables", lambda lab: lab.beat(options=("--env-var", "LD_PRELOAD=/tmp/other.so"))
+    ),
     "a submitter without the role": Refused("authz.role", without_role),
     "a submitter whom nobody knows": Refused("authz.submitter", unknown),
     "a submitter who was disabled": Refused("authz.submitter", disabled),
