@@ -15,9 +15,8 @@ What is accepted, and nothing else:
 A map is ordered by the bytes of its encoded keys: integers from 0 up, then -1 and down, then byte strings, then text
 strings, shorter before longer. (cbor2's `canonical=True` is the older RFC 7049 order and is not used.)
 
-cbor2 hashes a key before anybody can look at its type, and the hash of an array is not secret: keys made to collide
-cost quadratic time. So a message above 4 KiB is first walked head by head, and refused if a container or tag is a key.
-A byte that stands for an empty map becomes an object of a hundred, so the same walk refuses too many items.
+What a message costs to read must follow from its size. So a message above 4 KiB is first walked head by head, before
+anything is built from it, and refused if a container or tag is a key, or if it has too many items.
 
 `decode` lets cbor2 do the reading with its limits switched on, then checks types, and last that the value encodes back
 to exactly the bytes that arrived. That last check is what makes the encoding unique: it refuses long forms of
@@ -225,7 +224,7 @@ def _deny(*_: object) -> object:
 
 _BEYOND = 1 << 64
 _FEW = 64
-_HARMLESS = 4096  # a few hundred colliding keys: well below a millisecond
+_HARMLESS = 4096  # whatever its shape, a message of this size is read in well below a millisecond
 _DENIED = dict.fromkeys(_BUILT_IN_TAGS, _deny)
 _LEAVES = frozenset({bytes, str, bool, type(None)})
 _ATOMS = _LEAVES | {int}
