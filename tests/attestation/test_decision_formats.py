@@ -42,7 +42,7 @@ LABELS = {
     Decision: "allow reasons determining unchecked denial policy",
     Facts: "action affirming failures passed submitter submitter_state submitter_tenant roles tenant node node_state"
     " pool baseline code environment assurance binding hour weekday gpus gpu_memory_mb seconds memory_mb processes"
-    " renewals secrets children_depth children_count usage",
+    " renewals secrets children_depth children_count usage command steering",
 }
 
 
@@ -52,10 +52,12 @@ def test_labels_are_for_ever(format_: type[Wire]) -> None:
 
 
 TEXTS = {
-    **dict.fromkeys(("action", "submitter_state", "node_state", "baseline", "code", "environment", "assurance"), 16),
+    **dict.fromkeys(
+        ("action", "submitter_state", "node_state", "baseline", "code", "environment", "assurance", "command"), 16
+    ),
     **dict.fromkeys(("submitter", "submitter_tenant", "tenant", "node", "pool"), 128),
 }
-SETS = {"failures": 128, "passed": 64, "roles": 128, "secrets": 256}
+SETS = {"failures": 128, "passed": 64, "roles": 128, "secrets": 256, "steering": 256}
 NUMBERS = {"binding": 4, "hour": 23, "weekday": 6}
 RESULTS = {"reasons": 128, "determining": 1024, "unchecked": 64}
 
