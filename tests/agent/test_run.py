@@ -155,7 +155,7 @@ def test_unknown_code_is_denied(house: House) -> None:
 
 def test_a_submitter_without_a_role_is_denied(house: House) -> None:
     stranger = SoftwareSigner.generate(ES256)
-    house.operate("add_person", stranger, "eve", ())
+    house.operate("add_person", stranger, "eve", ("any-command",))
     start = Start(intent=sign_intent(house.intent(), stranger), variables={}, environment=str(house.environment))
     ended = Submission(house).send(start).end()
     assert (ended.exit_code, ended.reason) == (codes.DENIED, "authz.role")
