@@ -36,7 +36,18 @@ Value: TypeAlias = "int | bytes | str | bool | list[Value] | dict[Key, Value] | 
 Key: TypeAlias = int | bytes | str
 K = TypeVar("K", bound=Key)
 
-__all__ = ["MAX_ITEMS", "Key", "Tagged", "Unencodable", "Value", "decode", "encode", "encode_in_order", "in_order"]
+__all__ = [
+    "MAX_ITEMS",
+    "Key",
+    "Tagged",
+    "Unencodable",
+    "Value",
+    "decode",
+    "encode",
+    "encode_in_order",
+    "in_order",
+    "remembered_order",
+]
 
 # Tags that cbor2 6.3 would turn into Python objects (dates, regular expressions, bignums, shared references ...).
 _BUILT_IN_TAGS = (
@@ -160,15 +171,10 @@ def _is_plain(value: Any) -> bool:
 
 
 def _is_in_order(keys: tuple[Any, ...]) -> bool:
-    """Whether map keys stand in the order of their encodings. Short rows of labels are remembered."""
-    if len(keys) <= _FEW and set(map(type, keys)) == {int}:
-        return _labels_in_order(keys)
+    """Whether map keys that arrived stand in the order of their encodings. Of these, only labels are remembered."""
+    if set(map(type, keys)) == {int}:
+        return remembered_order(keys) == keys
     return tuple(in_order(keys)) == keys
-
-
-@lru_cache(maxsize=1024)
-def _labels_in_order(labels: tuple[int, ...]) -> bool:
-    return tuple(in_order(labels)) == labels
 
 
 def _normal(value: Any, tags: frozenset[int] | None) -> Any:
@@ -191,6 +197,16 @@ def _normal(value: Any, tags: frozenset[int] | None) -> Any:
             raise Unencodable("cbor.tag", f"tag {value.tag} is not expected here")
         return Tagged(value.tag, _normal(value.value, tags))
     raise Unencodable("cbor.type", f"{kind.__name__} is not allowed")
+
+
+def remembered_order(keys: tuple[K, ...]) -> tuple[K, ...]:
+    """`in_order`, remembered for short rows of keys: the maps of one kind mostly have the same ones."""
+    return _remembered(keys) if len(keys) <= _FEW else tuple(in_order(keys))
+
+
+@lru_cache(maxsize=4096)
+def _remembered(keys: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple(in_order(keys))
 
 
 def in_order(keys: Collection[K]) -> list[K]:

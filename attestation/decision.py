@@ -76,7 +76,8 @@ class Facts(Wire):
     """Everything about one request that a decision looks at. Sets are ascending tuples; states are words.
 
     ``failures`` are the reason codes of the claims, ``passed`` the names of :data:`attestation.policy.CHECKS` that the
-    appraisal passed; ``baseline``, ``code`` and ``environment`` are states of reference values, or ``unknown``.
+    appraisal passed; ``baseline``, ``code`` and ``environment`` are states of reference values, or ``unknown``;
+    ``command`` and ``steering`` are what :mod:`attestation.command` says of the arguments and variables.
     """
 
     action: str = label(1, most=16, default="run")

@@ -15,7 +15,6 @@ Encoding: RFC 8949 section 4.2.1. Labels: docs/formats.md.
 import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
-from functools import lru_cache
 from types import NoneType, UnionType
 from typing import Any, ClassVar, Self, TypeVar, Union, dataclass_transform, get_args, get_origin, get_type_hints
 
@@ -154,7 +153,7 @@ def _mapping(tp: Any, bounds: Bounds) -> _Codec:
     member = _codec(value_type, bounds)
 
     def write(value: Mapping[Any, Any]) -> dict[Any, Any]:
-        keys = _in_order(tuple(value)) if len(value) > 1 else value
+        keys = cbor.remembered_order(tuple(value)) if len(value) > 1 else value
         return {key: member.write(value[key]) for key in keys}
 
     def read(value: Any, where: str) -> dict[Any, Any]:
@@ -165,12 +164,6 @@ def _mapping(tp: Any, bounds: Bounds) -> _Codec:
         return {key.read(k, where): member.read(v, where) for k, v in value.items()}
 
     return _Codec(write, read)
-
-
-@lru_cache(maxsize=4096)
-def _in_order(keys: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The order of a map's keys, remembered: the maps of one kind mostly have the same ones."""
-    return tuple(cbor.in_order(keys))
 
 
 def _nested(cls: Any) -> _Codec:

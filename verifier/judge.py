@@ -60,7 +60,7 @@ class Case:
     @property
     def holder(self) -> PublicKey:
         """The node's holder key."""
-        return _holder(self.node.holder_public)
+        return Public.from_bytes(self.node.holder_public).key
 
     @property
     def job(self) -> Reserved:
@@ -183,11 +183,6 @@ class Judgement:
 @lru_cache(maxsize=4096)
 def _key(spki: bytes) -> PublicKey:
     return PublicKey.from_spki(spki)
-
-
-@lru_cache(maxsize=4096)
-def _holder(public: bytes) -> PublicKey:
-    return Public.from_bytes(public).key
 
 
 _NOT_YET: dict[str, Callable[[Intent], bool]] = {
