@@ -20,7 +20,8 @@ from attestation.errors import Malformed
 from attestation.wire import Wire, label, wire
 
 TYP = "application/interlock-evidence+cose"
-MAX_SIZE = 4 << 20
+MAX_SIZE = 32 << 20
+MAX_IMA = 24 << 20
 TPM = "tpm"
 HOST = "host"
 GPU_PREFIX, SWITCH_PREFIX = "gpu", "switch"
@@ -34,7 +35,7 @@ IND_EVIDENCE = 4
 class Cmw:
     """One CMW record: ``[type, value, ind]`` (RFC 9999, section 3.1)."""
 
-    MAX_VALUE: ClassVar[int] = 2 << 20
+    MAX_VALUE: ClassVar[int] = 26 << 20
 
     type: str
     value: bytes
@@ -56,9 +57,13 @@ class Cmw:
 
 @wire
 class TpmRecord(Wire):
-    """What one TPM shows. ``quote`` is TPMS_ATTEST, ``signature`` TPMT_SIGNATURE, both as the TPM gave them."""
+    """What one TPM shows. ``quote`` is TPMS_ATTEST, ``signature`` TPMT_SIGNATURE, both as the TPM gave them.
 
-    MAX_SIZE = 2 << 20
+    ``event_log`` is the boot event log, ``ima`` the measurement list from entry ``ima_start`` on, each where the
+    challenge asked for it; ``workload`` what was measured into the TPM before each job.
+    """
+
+    MAX_SIZE = 26 << 20
 
     quote: bytes = label(1, most=2048)
     signature: bytes = label(2, most=1024)
@@ -68,7 +73,9 @@ class TpmRecord(Wire):
     certify: bytes = label(6, most=2048)
     certify_signature: bytes = label(7, most=1024)
     event_log: bytes | None = label(8, most=1 << 20, default=None)
-    ima: bytes | None = label(9, most=1 << 20, default=None)
+    ima: bytes | None = label(9, most=MAX_IMA, default=None)
+    ima_start: int | None = label(10, high=1 << 48, default=None)
+    workload: bytes | None = label(11, most=1 << 20, default=None)
 
 
 @wire

@@ -41,6 +41,7 @@ INTENT = {
         _OPERATOR,
     ),
     "challenge.empty": ("The challenge asks for no PCR.", "Name at least one PCR in settings.toml.", False, _OPERATOR),
+    "challenge.wants": ("The challenge contradicts itself in the logs that it asks for.", _SAME, False, _DEV),
 }
 
 EVIDENCE = {

@@ -1,7 +1,8 @@
 """Reference values: what hosts and workloads are compared with.
 
-A *baseline* names the PCR values of one way to boot; an *approval* names the digest of a code tree or of an
-environment. Each carries a state and its provenance:
+A *baseline* names the PCR values of one way to boot; a *boot reference* says what a boot event log has to prove; an
+*IMA reference* names the list of files that a kernel may have measured; an *approval* names the digest of a code tree
+or of an environment. Each carries a state and its provenance:
 
 ======== ==========================================================================
 pending  recorded, not usable yet
@@ -11,7 +12,7 @@ retired  no longer matches; the refusal says so
 revoked  matched once and is known to be bad: a hard refusal
 ======== ==========================================================================
 
-Nothing matches by default: without a baseline no host passes.
+Nothing matches by default: without a baseline or a boot reference no host passes.
 """
 
 import hashlib
@@ -19,9 +20,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from attestation.errors import Malformed
+from attestation.tpm.boot.policy import BootPolicy
 from attestation.wire import Wire, label, wire
 
 STATES = ("pending", "active", "obsolete", "retired", "revoked")
+USABLE = ("active", "obsolete")
 KINDS = ("code", "environment")
 
 
@@ -67,8 +70,41 @@ class Approval(Wire):
 
 
 @wire
+class BootReference(Wire):
+    """What the boot event log of a host of these pools has to prove (:mod:`attestation.tpm.boot.policy`)."""
+
+    name: str = label(1, most=128)
+    pools: tuple[str, ...] = label(2, most=256, ordered=True)
+    policy: BootPolicy = label(3)
+    state: str = label(4, most=16)
+    provenance: str = label(5, most=512)
+    expires: int | None = label(6, default=None)
+
+    def check(self) -> None:
+        """Raise ``Malformed`` for an unknown state."""
+        _check_state(self.state)
+
+
+@wire
+class ImaReference(Wire):
+    """What the kernels of these pools may have measured: ``policy`` is the SHA-256 of an archived ``ImaPolicy``."""
+
+    name: str = label(1, most=128)
+    pools: tuple[str, ...] = label(2, most=256, ordered=True)
+    policy: bytes = label(3, size=32)
+    state: str = label(4, most=16)
+    provenance: str = label(5, most=512)
+    expires: int | None = label(6, default=None)
+
+    def check(self) -> None:
+        """Raise ``Malformed`` for an unknown state."""
+        _check_state(self.state)
+
+
+@wire
 class References(Wire):
-    """All reference values in force, one version after another. A name, and a (kind, digest), occurs once."""
+    """All reference values in force, one version after another. A name of ``baselines``, ``boots`` and ``lists``
+    occurs once among all three, an approved (kind, digest) once. A pool has at most one list that is usable."""
 
     MAX_SIZE = 16 << 20
     MAX_ITEMS = 2_000_000
@@ -76,13 +112,18 @@ class References(Wire):
     version: int = label(1)
     baselines: tuple[Baseline, ...] = label(2, most=10_000)
     approvals: tuple[Approval, ...] = label(3, most=100_000)
+    boots: tuple[BootReference, ...] = label(4, most=1000, sparse=True, default=())
+    lists: tuple[ImaReference, ...] = label(5, most=1000, sparse=True, default=())
 
     def check(self) -> None:
         """Raise ``Malformed`` where two entries would answer the same question."""
-        names = {b.name for b in self.baselines}
+        names = [*(b.name for b in self.baselines), *(b.name for b in self.boots), *(i.name for i in self.lists)]
         digests = {(a.kind, a.digest) for a in self.approvals}
-        if len(names) != len(self.baselines) or len(digests) != len(self.approvals):
-            raise Malformed("ref.duplicate", "a baseline name or an approved digest occurs twice")
+        if len(set(names)) != len(names) or len(digests) != len(self.approvals):
+            raise Malformed("ref.duplicate", "a name or an approved digest occurs twice")
+        pools = [pool for found in self.lists if found.state in USABLE for pool in found.pools]
+        if len(set(pools)) != len(pools):
+            raise Malformed("ref.duplicate", "a pool has two IMA references that are active or obsolete")
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,8 @@ the writer from them, so that no format has a hand-written parser and all refuse
 * a map with exactly the labels of the class: a label that is not known is refused, and so is a missing one;
 * each value of exactly the declared type and within the declared bounds (``bool`` is not an ``int``);
 * an optional field (``X | None``) is absent when it is ``None``, never CBOR null;
+* a collection declared ``sparse`` is absent when it is empty, never an empty array or map: so a class gains a
+  collection and older documents keep their one encoding;
 * a tuple declared ``ordered`` is strictly ascending, so a set has one encoding;
 * the bytes are deterministic CBOR, enforced by :mod:`attestation.cbor`.
 
@@ -37,6 +39,7 @@ class Bounds:
     size: int | None = None
     most: int = 4096
     ordered: bool = False
+    sparse: bool = False
 
 
 def label(
@@ -48,13 +51,15 @@ def label(
     size: int | None = None,
     most: int = 4096,
     ordered: bool = False,
+    sparse: bool = False,
 ) -> Any:
     """Declare a field's integer label and bounds.
 
     ``size`` is the exact and ``most`` the greatest length of a byte or text string (in bytes or characters) or of a
-    collection (in members); the bounds of a collection's members are those of the same declaration.
+    collection (in members); the bounds of a collection's members are those of the same declaration. The
+    ``default`` of a ``sparse`` collection is the empty one.
     """
-    bounds = Bounds(low, high, size, most, ordered)
+    bounds = Bounds(low, high, size, most, ordered, sparse)
     metadata = {"label": number, "bounds": bounds}
     if default is MISSING:
         return field(metadata=metadata)
@@ -76,6 +81,7 @@ class _Member:
     codec: _Codec
     optional: bool
     where: str
+    absent: Any
 
 
 def _same(value: Any) -> Any:
@@ -166,6 +172,16 @@ def _mapping(tp: Any, bounds: Bounds) -> _Codec:
     return _Codec(write, read)
 
 
+def _unless_empty(codec: _Codec) -> Callable[[Any, str], Any]:
+    def read(value: Any, where: str) -> Any:
+        items = codec.read(value, where)
+        if not items:
+            raise Malformed("wire.size", f"{where}: empty, so it has to be left out")
+        return items
+
+    return read
+
+
 def _nested(cls: Any) -> _Codec:
     write = _shared_value if issubclass(cls, Wire) else cls.to_value
     return _Codec(write, cls.from_value)
@@ -224,6 +240,7 @@ class Wire:
     _members: ClassVar[tuple[_Member, ...]] = ()
     _by_label: ClassVar[dict[int, _Member]] = {}
     _written: ClassVar[tuple[tuple[int, str, Callable[[Any], Any]], ...]] = ()
+    _sparse: ClassVar[frozenset[int]] = frozenset()
     _encoded: bytes
     _value: Any
     _check: ClassVar[Callable[[Any], None] | None] = None
@@ -233,7 +250,7 @@ class Wire:
         value: dict[int, Any] = {}
         for number, name, write in self._written:
             item = getattr(self, name)
-            if item is not None:
+            if item is not None and (item or number not in self._sparse):
                 value[number] = item if write is _same else write(item)
         return value
 
@@ -262,7 +279,7 @@ class Wire:
             if member.name not in known:
                 if not member.optional:
                     raise Malformed("wire.missing", f"{member.where} is missing")
-                known[member.name] = None
+                known[member.name] = member.absent
         made = cls(**known)
         if cls._check is not None:
             cls._check(made)
@@ -280,7 +297,7 @@ class Wire:
         """(label, name, type, bounds, optional) of each field, in label order: what docs/formats.md is made from."""
         hints = get_type_hints(cls)
         rows = [(f.metadata["label"], f.name, *_optional(hints[f.name]), f.metadata["bounds"]) for f in _declared(cls)]
-        return sorted(((n, name, tp, b, opt) for n, name, tp, opt, b in rows), key=lambda row: row[0])
+        return sorted(((n, name, tp, b, opt or b.sparse) for n, name, tp, opt, b in rows), key=lambda row: row[0])
 
 
 def _declared(cls: type[Wire]) -> tuple[Field[Any], ...]:
@@ -295,13 +312,18 @@ def wire(cls: type[T]) -> type[T]:
     members = []
     for f in _declared(made):
         tp, optional = _optional(hints[f.name])
-        codec = _codec(tp, f.metadata["bounds"])
-        members.append(_Member(f.name, f.metadata["label"], codec, optional, f"{made.__name__}.{f.name}"))
+        bounds = f.metadata["bounds"]
+        codec, where = _codec(tp, bounds), f"{made.__name__}.{f.name}"
+        if bounds.sparse:
+            codec, optional = _Codec(codec.write, _unless_empty(codec)), True
+        absent = f.default if bounds.sparse else None
+        members.append(_Member(f.name, f.metadata["label"], codec, optional, where, absent))
     by_label = {m.label: m for m in members}
     if len(by_label) != len(members):
         raise TypeError(f"{made.__name__}: two fields have the same label")
     made._members, made._by_label = tuple(members), by_label  # noqa: SLF001 - the decorator makes the class
     written = [by_label[number] for number in cbor.in_order(by_label)]
     made._written = tuple((m.label, m.name, m.codec.write) for m in written)  # noqa: SLF001
+    made._sparse = frozenset(f.metadata["label"] for f in _declared(made) if f.metadata["bounds"].sparse)  # noqa: SLF001
     made._check = getattr(made, "check", None)  # noqa: SLF001
     return made

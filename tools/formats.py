@@ -24,19 +24,39 @@ from attestation import (
     log,
     node,
     problem,
+    progress,
     reference,
     report,
 )
 from attestation.gpu import collateral as gpu_collateral
 from attestation.gpu import policy as gpu_policy
 from attestation.gpu import record as gpu_record
+from attestation.tpm.boot import policy as boot_policy
+from attestation.tpm.ima import policy as ima_policy
+from attestation.tpm.ima import progress as ima_progress
 from attestation.wire import Bounds, Wire
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "formats.md"
 BEGIN, END = "<!-- cddl: written by tools/formats.py -->\n", "<!-- end of cddl -->\n"
 GPU_MODULES = (gpu_record, gpu_policy, gpu_collateral)
+TPM_MODULES = (boot_policy, ima_policy, ima_progress, progress)
 MODULES = (
-    *(intent, challenge, evidence, *GPU_MODULES, claims, reference, node, grant, lease, report, log, bundle, enrol),
+    *(
+        intent,
+        challenge,
+        evidence,
+        *GPU_MODULES,
+        *TPM_MODULES,
+        claims,
+        reference,
+        node,
+        grant,
+        lease,
+        report,
+        log,
+        bundle,
+        enrol,
+    ),
     *(api, problem),
 )
 _INT_MAX = 2**63 - 1

@@ -21,8 +21,11 @@ from attestation.grant import Authorization, Conditions, Confirmation, Grant, ho
 from attestation.intent import Children, GpuRequest, Intent, Limits
 from attestation.lease import FIRST_PREVIOUS, Lease
 from attestation.node import ClockRecord, NodeRecord, Submitter
-from attestation.reference import Approval, Baseline, References
+from attestation.progress import HostProgress, boot_of
+from attestation.reference import Approval, Baseline, BootReference, ImaReference, References
 from attestation.report import HaltRecord, Output, Report
+from attestation.tpm.boot.policy import BootPolicy
+from attestation.tpm.ima.progress import ImaProgress
 from attestation.wire import Wire
 
 SHA256 = 0x000B
@@ -59,6 +62,8 @@ INTENT = Intent(
 CHALLENGE = Challenge(
     expires_in=30, bank=SHA256, audience="https://verifier", pcrs=PCRS, issued=1_800_000_000, nonce=NONCE
 )
+BOOT = boot_of(1, 0)
+FOLLOWING = replace(CHALLENGE, wants=("event-log", "ima"), known_log=digest("log"), ima_boot=BOOT, ima_next=222)
 TPM_RECORD = TpmRecord(
     quote=b"quote",
     signature=b"signature",
@@ -68,6 +73,7 @@ TPM_RECORD = TpmRecord(
     certify=b"certify",
     certify_signature=b"signature",
 )
+TPM_RECORD_WITH_LOGS = replace(TPM_RECORD, event_log=b"log", ima=b"list", ima_start=222)
 EVIDENCE = Evidence(
     collection={"tpm": Cmw("application/interlock-tpm+cbor", TPM_RECORD.to_bytes())},
     grant=None,
@@ -99,6 +105,23 @@ BASELINE = Baseline(
 CODE = Approval(kind="code", digest=INTENT.code, name="digits", state="active", provenance="review 7")
 ENVIRONMENT = replace(CODE, kind="environment", digest=INTENT.environment, name="torch-2.13")
 REFERENCES = References(version=1, baselines=(BASELINE,), approvals=(CODE, ENVIRONMENT))
+BOOT_POLICY = BootPolicy(
+    required=(), accepted=(), secure_boot=True, deployed_mode=False, dma_protection=True, no_debug=True
+)
+BOOT_REFERENCE = BootReference(
+    name="debian-12-boot", pools=("lab",), policy=BOOT_POLICY, state="active", provenance="from node gpu-host-1"
+)
+IMA_REFERENCE = ImaReference(
+    name="debian-12-files", pools=("lab",), policy=digest("list"), state="active", provenance="from packages"
+)
+REFERENCES_OF_BOOTS = replace(REFERENCES, boots=(BOOT_REFERENCE,), lists=(IMA_REFERENCE,))
+PROGRESS = HostProgress(
+    boot=BOOT,
+    log=digest("log"),
+    ima=ImaProgress.begin(boot=BOOT, bank=SHA256, policy=digest("list")),
+    workload_count=1,
+    workload_value=digest("workload"),
+)
 PASSED = Check(name="tpm.quote", outcome=ear.PASS)
 FAILED = Check(name="tpm.quote", outcome=ear.FAIL, reason="tpm.quote.signature", detail="no")
 APPRAISAL = Appraisal(
@@ -171,12 +194,16 @@ REPORT = Report(
 EXAMPLES: dict[str, Wire] = {
     "intent": INTENT,
     "challenge": CHALLENGE,
+    "challenge-following": FOLLOWING,
     "tpm-record": TPM_RECORD,
+    "tpm-record-with-logs": TPM_RECORD_WITH_LOGS,
     "host-record": HostRecord(facts={"kernel": "6.1"}),
     "evidence": EVIDENCE,
     "node": NODE,
     "submitter": Submitter(spki=b"key", tenant="lab", roles=("trainer",), state="active", name="ada"),
     "references": REFERENCES,
+    "references-of-boots": REFERENCES_OF_BOOTS,
+    "progress": PROGRESS,
     "claims": CLAIMS,
     "grant": GRANT,
     "authorization": Authorization(grant=b"grant", record=b"record", lease=b"lease"),

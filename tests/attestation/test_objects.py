@@ -9,19 +9,23 @@ from attestation.claims import CONTRAINDICATED, NONE, WARNING
 from attestation.errors import Malformed, Untrusted
 from attestation.evidence import Cmw, Evidence, gpu_nonce, qualifying_data, read_evidence, sign_evidence
 from attestation.intent import read_intent, sign_intent, verify_intent
-from attestation.reference import Baseline, ReferenceSet
+from attestation.reference import Baseline, References, ReferenceSet
 from attestation.wire import Wire
 from tests.attestation.examples import (
     APPRAISAL,
     BASELINE,
+    BOOT,
+    BOOT_REFERENCE,
     CHALLENGE,
     CLAIMS,
     CODE,
     ENVIRONMENT,
     EVIDENCE,
     FAILED,
+    FOLLOWING,
     GRANT,
     HOLDER,
+    IMA_REFERENCE,
     INTENT,
     LEASE,
     NODE,
@@ -29,6 +33,7 @@ from tests.attestation.examples import (
     PASSED,
     PCRS,
     REFERENCES,
+    REFERENCES_OF_BOOTS,
     REPORT,
     SHA256,
     SUBMITTER,
@@ -38,6 +43,18 @@ from tests.attestation.examples import (
 )
 
 NOW = CHALLENGE.issued
+
+
+def test_a_retired_ima_reference_stands_beside_its_successor() -> None:
+    both = (replace(IMA_REFERENCE, name="older", state="retired"), IMA_REFERENCE)
+    references = replace(REFERENCES_OF_BOOTS, lists=both)
+    assert References.from_bytes(references.to_bytes()) == references
+
+
+def test_references_without_boots_are_written_as_they_always_were() -> None:
+    assert REFERENCES.to_value().keys() == {1, 2, 3}
+    assert CHALLENGE.to_value().keys() == {1, 2, 3, 4, 6, 10}
+
 
 REFUSED: dict[str, tuple[type[Wire], bytes, str]] = {
     "intent without a job name": (type(INTENT), spoil(INTENT, job=""), "intent.empty"),
@@ -59,6 +76,20 @@ REFUSED: dict[str, tuple[type[Wire], bytes, str]] = {
     ),
     "intent without time": (type(INTENT), spoil(INTENT, limits=replace(INTENT.limits, seconds=0)), "wire.range"),
     "challenge without PCRs": (type(CHALLENGE), spoil(CHALLENGE, pcrs=()), "challenge.empty"),
+    "challenge that wants an unknown log": (type(CHALLENGE), spoil(CHALLENGE, wants=("core",)), "challenge.wants"),
+    "challenge that knows a log it does not want": (
+        type(CHALLENGE),
+        spoil(FOLLOWING, wants=("ima",)),
+        "challenge.wants",
+    ),
+    "challenge that knows a list it does not want": (
+        type(CHALLENGE),
+        spoil(FOLLOWING, wants=("event-log",)),
+        "challenge.wants",
+    ),
+    "challenge with a boot and no entry": (type(CHALLENGE), spoil(FOLLOWING, ima_next=None), "challenge.wants"),
+    "challenge with an entry of no boot": (type(CHALLENGE), spoil(FOLLOWING, ima_boot=None), "challenge.wants"),
+    "challenge with half a boot": (type(CHALLENGE), spoil(FOLLOWING, ima_boot=BOOT[:4]), "wire.size"),
     "challenge with PCR 24": (type(CHALLENGE), spoil(CHALLENGE, pcrs=(24,)), "wire.range"),
     "node in an unknown state": (type(NODE), spoil(NODE, state="fine"), "node.state"),
     "baseline in an unknown state": (type(BASELINE), spoil(BASELINE, state="good"), "ref.state"),
@@ -66,6 +97,31 @@ REFUSED: dict[str, tuple[type[Wire], bytes, str]] = {
     "baseline with an empty bank": (type(BASELINE), spoil(BASELINE, pcrs={SHA256: {}}), "ref.empty"),
     "approval in an unknown state": (type(CODE), spoil(CODE, state="good"), "ref.state"),
     "approval of something else": (type(CODE), spoil(CODE, kind="gpu"), "ref.kind"),
+    "boot reference in an unknown state": (
+        type(BOOT_REFERENCE),
+        spoil(BOOT_REFERENCE, state="good"),
+        "ref.state",
+    ),
+    "IMA reference in an unknown state": (type(IMA_REFERENCE), spoil(IMA_REFERENCE, state="good"), "ref.state"),
+    "IMA reference with half a digest": (type(IMA_REFERENCE), spoil(IMA_REFERENCE, policy=BOOT), "wire.size"),
+    "a boot reference with a baseline's name": (
+        type(REFERENCES),
+        spoil(REFERENCES, boots=(replace(BOOT_REFERENCE, name=BASELINE.name),)),
+        "ref.duplicate",
+    ),
+    "an IMA reference with a boot reference's name": (
+        type(REFERENCES),
+        spoil(REFERENCES_OF_BOOTS, lists=(replace(IMA_REFERENCE, name=BOOT_REFERENCE.name),)),
+        "ref.duplicate",
+    ),
+    "two usable IMA references of one pool": (
+        type(REFERENCES),
+        spoil(
+            REFERENCES_OF_BOOTS,
+            lists=(IMA_REFERENCE, replace(IMA_REFERENCE, name="other", pools=("a", "lab"), state="obsolete")),
+        ),
+        "ref.duplicate",
+    ),
     "two baselines of one name": (type(REFERENCES), spoil(REFERENCES, baselines=(BASELINE, BASELINE)), "ref.duplicate"),
     "one digest approved twice": (
         type(REFERENCES),

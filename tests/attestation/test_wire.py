@@ -32,6 +32,7 @@ class Sample(Wire):
     names: tuple[str, ...] = label(5, most=3, ordered=True)
     table: Mapping[int, tuple[bytes, ...]] = label(6, most=2)
     maybe: int | None = label(-70000, default=None)
+    more: tuple[int, ...] = label(7, most=2, sparse=True, default=())
 
 
 GOOD: dict[int, Any] = {1: -5, 2: b"ab", 3: "abc", 4: {1: True}, 5: ["a", "b"], 6: {-1: [b"x"]}}
@@ -58,6 +59,8 @@ REFUSED: dict[str, tuple[dict[int, Any], str]] = {
     "too many rows": ({**GOOD, 6: {1: [], 2: [], 3: []}}, "wire.size"),
     "long nested member": ({**GOOD, 6: {1: [b"xxx"]}}, "wire.size"),
     "unordered names": ({**GOOD, 5: ["b", "a"]}, "wire.order"),
+    "empty where it should be absent": ({**GOOD, 7: []}, "wire.size"),
+    "too many of what may be absent": ({**GOOD, 7: [1, 2, 3]}, "wire.size"),
     "repeated name": ({**GOOD, 5: ["a", "a"]}, "wire.order"),
 }
 
@@ -69,6 +72,8 @@ def test_reads_what_it_writes() -> None:
     )
     assert sample.to_bytes() == cbor.encode(GOOD)
     assert Sample.from_bytes(cbor.encode({**GOOD, -70000: 3})).maybe == 3
+    assert replace(sample, more=(1,)).to_bytes() == cbor.encode({**GOOD, 7: [1]})
+    assert Sample.from_bytes(cbor.encode({**GOOD, 7: [1]})).more == (1,)
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -114,6 +119,7 @@ def test_layout_is_in_label_order() -> None:
         (1, "number", False),
     ]
     assert rows[2][3].size == 2
+    assert rows[-1][1:2] + rows[-1][4:] == ("more", True)
 
 
 def _again(read: Wire) -> Wire:
