@@ -30,11 +30,12 @@ from attestation.evidence import TpmRecord
 from attestation.log import Record
 from attestation.node import ClockRecord, NodeRecord
 from attestation.tpm.advisories import check_firmware
-from attestation.tpm.credential import ENTROPY_SIZE, make_credential, verify_secret
+from attestation.tpm.credential import make_credential, verify_secret
 from attestation.tpm.ekcert import trim_der
 from attestation.tpm.identity import Ek, verify_ak, verify_ek, verify_holder
 from attestation.tpm.quote import Quote, verify_quote
 from attestation.tpm.structures import Public
+from attestation.tpm.wrapping import ENTROPY_SIZE
 from attestation.wire import Wire, label, wire
 from verifier.anchors import Anchors
 from verifier.changes import PutActivation, PutNode, ReplaceNode, TakeActivation, TouchClock, Unit, UseToken

@@ -18,7 +18,7 @@ from attestation.errors import InterlockError
 from attestation.evidence import TpmRecord
 from attestation.node import ClockRecord
 from attestation.tpm.attest import CertifyInfo, PcrSelection, QuoteInfo
-from attestation.tpm.credential import ENTROPY_SIZE, make_credential, verify_secret
+from attestation.tpm.credential import make_credential, verify_secret
 from attestation.tpm.identity import verify_ak, verify_ek
 from attestation.tpm.structures import (
     ALG_ECDSA,
@@ -32,6 +32,7 @@ from attestation.tpm.structures import (
     Signature,
     digest,
 )
+from attestation.tpm.wrapping import ENTROPY_SIZE
 from fixtures.attester import SoftTpm, public_of
 from fixtures.ca import NOT_BEFORE, TestCa, ek_profile
 from tests.attestation.examples import PCRS, SHA256

@@ -7,9 +7,10 @@ import pytest
 
 from agent.devices import DeviceError
 from attestation.errors import Untrusted
-from attestation.tpm.credential import ENTROPY_SIZE, Credential, kdfa, make_credential, verify_secret
+from attestation.tpm.credential import Credential, make_credential, verify_secret
 from attestation.tpm.identity import Ek, verify_ak, verify_ek
 from attestation.tpm.structures import ALG_SHA256
+from attestation.tpm.wrapping import ENTROPY_SIZE, kdfa
 from fixtures.attester import SoftTpm
 from tests.attestation.tpm.stand import AT, CA
 
@@ -72,7 +73,7 @@ def test_row_20_a_wrong_secret_is_refused(answer: bytes) -> None:
     [(b"", ENTROPY), (bytes(33), ENTROPY), (SECRET, b""), (SECRET, ENTROPY[:-1]), (SECRET, ENTROPY + b"\0")],
 )
 def test_secret_and_entropy_have_their_sizes(secret: bytes, entropy: bytes) -> None:
-    with pytest.raises(ValueError, match="ENTROPY_SIZE"):
+    with pytest.raises(ValueError, match=r"ENTROPY_SIZE|1 to 32"):
         make_credential(ek_of(TPMS["p256"]), verify_ak(TPMS["p256"].ak.to_bytes()), secret, entropy=entropy)
 
 
