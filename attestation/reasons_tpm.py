@@ -104,6 +104,12 @@ _KEYS = {
     "tpm.holder.scheme": ("The holder key is not a P-256 signing key.", _KEY, False, _ADMIN),
     "tpm.holder.name": ("The certification is for another key than the holder key.", _FORGED, False, _ADMIN),
     "tpm.holder.hierarchy": ("The holder key is not a primary key of the TPM's owner.", _KEY, False, _ADMIN),
+    "tpm.policy.key": (
+        "The verifier's policy key is not a P-256 key, which every TPM knows.",
+        "Make keys with interlock-verifier init.",
+        False,
+        _OPERATOR,
+    ),
     "tpm.certify.magic": ("The certification of the holder key was not made by a TPM.", _FORGED, False, _ADMIN),
     "tpm.certify.type": ("What should certify the holder key attests something else.", _FORGED, False, _ADMIN),
     "tpm.certify.scheme": ("The certification has another scheme than its key.", _FORGED, False, _ADMIN),
