@@ -1,0 +1,256 @@
+"""Sealed secrets on a real TPM 2.0 emulator: opened under a lease, and in no other way."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tpm2_pytss import (  # type: ignore[import-untyped]
+    ESYS_TR,
+    TPM2_ALG,
+    TPM2_SE,
+    TPM2B_OPERAND,
+    TPM2B_PUBLIC,
+    TPML_PCR_SELECTION,
+    TPMT_SIGNATURE,
+    TSS2_Exception,
+)
+
+from agent import tpm as device
+from agent import tpm_templates
+from agent.devices import DeviceError
+from agent.tpm import EsysTpm
+from agent.tpm_seal import unseal
+from attestation.keys import ES256, SoftwareSigner
+from attestation.tpm.attest import PcrSelection
+from attestation.tpm.policy import PcrTerm, Terms, approval, holder_auth_policy, policy_public, policy_ref
+from attestation.tpm.sealing import MOST, SEALING_ENTROPY_SIZE, SealedSecret, seal_secret
+from attestation.tpm.structures import ALG_ECDSA, ALG_SHA256, Public, Signature, digest, sized
+from fixtures.ca import TestCa
+from fixtures.swtpm import Swtpm, manufacture
+
+CA = TestCa()
+KEY = SoftwareSigner.generate(ES256)
+SECRET = b"the key of the weights, 32 bytes"
+PCRS = (0, 7)
+SOON = 20_000
+"""Milliseconds that a lease lasts here."""
+
+
+@pytest.fixture(scope="module")
+def manufactured(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return manufacture(CA, tmp_path_factory.mktemp("tpm") / "p256")
+
+
+@pytest.fixture
+def swtpm(manufactured: Path) -> Iterator[Swtpm]:
+    with Swtpm.start(manufactured) as running:
+        yield running
+
+
+@pytest.fixture
+def tpm(swtpm: Swtpm) -> Iterator[EsysTpm]:
+    made = EsysTpm(swtpm.tcti, deadline=5)
+    yield made
+    made.close()
+
+
+def sealed(tpm: EsysTpm, secret: bytes = SECRET, *, key: SoftwareSigner = KEY) -> SealedSecret:
+    policy = holder_auth_policy(key.public, tpm.create_ak().name)
+    return seal_secret(Public.from_bytes(tpm.ek_public()), policy, secret, entropy=os.urandom(SEALING_ENTROPY_SIZE))
+
+
+def terms(tpm: EsysTpm, *, lasting: int = SOON) -> Terms:
+    """What a lease of this moment would say."""
+    values, clock = tpm.read_pcrs(ALG_SHA256, PCRS), tpm.clock()
+    proven = PcrTerm(ALG_SHA256, PCRS, digest(ALG_SHA256, b"".join(values[pcr] for pcr in PCRS)))
+    return Terms(clock.clock + lasting, clock.reset_count, proven)
+
+
+def opened(
+    tpm: EsysTpm, secret: SealedSecret, allowed: Terms, *, key: SoftwareSigner = KEY, ak: bytes | None = None
+) -> bytes:
+    """Unseal under `allowed`, signed by `key` for the node with the attestation key `ak`."""
+    ak = ak or tpm.create_ak().name
+    signature = key.sign(approval(allowed, ak))
+
+    def work(link: Any) -> bytes:
+        index = device._ek_index(link)
+        return bytes(
+            unseal(
+                link,
+                tpm_templates.EKS[index],
+                secret,
+                parent=lambda: device._ek_session(link, tpm_templates.EKS[index]),
+                lease=lambda: lease(link, allowed, signature, key, ak),
+            )
+        )
+
+    return tpm._call(work)
+
+
+@contextmanager
+def lease(link: Any, allowed: Terms, signature: bytes, key: SoftwareSigner, ak: bytes) -> Iterator[Any]:
+    """A session that satisfies PolicyAuthorize over `allowed`: the commands as the specification lists them."""
+    esys, public = link.esys, policy_public(key.public)
+    wire = Signature(ALG_ECDSA, ALG_SHA256, (signature[:32], signature[32:])).to_bytes()
+    handle = esys.load_external(TPM2B_PUBLIC.unmarshal(sized(public.to_bytes()))[0], hierarchy=ESYS_TR.OWNER)
+    with link.flushed(handle):
+        ticket = esys.verify_signature(
+            handle, digest(ALG_SHA256, approval(allowed, ak)), TPMT_SIGNATURE.unmarshal(wire)[0]
+        )
+    session = esys.start_auth_session(ESYS_TR.NONE, ESYS_TR.NONE, TPM2_SE.POLICY, None, TPM2_ALG.SHA256)
+    with link.flushed(session):
+        if allowed.pcrs is not None:
+            selection = (1).to_bytes(4, "big") + PcrSelection.of(allowed.pcrs.bank, allowed.pcrs.pcrs).to_bytes()
+            esys.policy_pcr(session, allowed.pcrs.digest, TPML_PCR_SELECTION.unmarshal(selection)[0])
+        for timer in allowed.timers:
+            esys.policy_counter_timer(session, TPM2B_OPERAND(timer.operand), timer.operation, timer.offset)
+        esys.policy_authorize(session, allowed.digest, public.name, ticket, policy_ref(ak))
+        yield session
+
+
+@pytest.mark.parametrize("kind", ["p256", "p384", "rsa2048"])
+def test_it_opens_under_a_lease_for_each_kind_of_endorsement_key(kind: str, tmp_path: Path) -> None:
+    with Swtpm.start(manufacture(CA, tmp_path / kind, (kind,))) as running:
+        tpm = EsysTpm(running.tcti, deadline=5)
+        for secret in (b"x", SECRET, bytes(range(MOST))):
+            assert opened(tpm, sealed(tpm, secret), terms(tpm)) == secret
+        tpm.close()
+
+
+def changed(field: str) -> Callable[[SealedSecret], SealedSecret]:
+    """`field` with one bit flipped in its last byte."""
+
+    def change(secret: SealedSecret) -> SealedSecret:
+        value = bytearray(getattr(secret, field))
+        value[-1] ^= 1
+        return replace(secret, **{field: bytes(value)})
+
+    return change
+
+
+@pytest.mark.parametrize("field", ["public", "duplicate", "seed"])
+def test_it_does_not_open_once_it_was_changed(tpm: EsysTpm, field: str) -> None:
+    secret = sealed(tpm)
+    with pytest.raises(DeviceError, match=r"tpm\.device\.refused"):
+        opened(tpm, changed(field)(secret), terms(tpm))
+    assert opened(tpm, secret, terms(tpm)) == SECRET
+
+
+def test_another_tpm_does_not_open_it(tpm: EsysTpm, tmp_path: Path) -> None:
+    secret = sealed(tpm)
+    with Swtpm.start(manufacture(CA, tmp_path / "other")) as running:
+        other = EsysTpm(running.tcti, deadline=5)
+        with pytest.raises(DeviceError, match=r"tpm\.device\.refused"):
+            opened(other, secret, terms(other), ak=tpm.create_ak().name)
+        other.close()
+
+
+def test_it_does_not_open_after_the_end_of_the_lease(tpm: EsysTpm) -> None:
+    secret = sealed(tpm)
+    with pytest.raises(DeviceError, match="0x126"):
+        opened(tpm, secret, terms(tpm, lasting=0))
+
+
+def test_it_does_not_open_after_a_reset(tpm: EsysTpm, swtpm: Swtpm) -> None:
+    secret, allowed = sealed(tpm), terms(tpm)
+    assert opened(tpm, secret, allowed) == SECRET
+    tpm.close()
+    swtpm.reset()
+    again = EsysTpm(swtpm.tcti, deadline=5)
+    with pytest.raises(DeviceError, match="0x126"):
+        opened(again, secret, replace(allowed, until=again.clock().clock + SOON))
+    again.close()
+
+
+def test_it_does_not_open_once_a_pcr_changed(tpm: EsysTpm, swtpm: Swtpm) -> None:
+    secret, allowed = sealed(tpm), terms(tpm)
+    swtpm.extend(7, bytes(32))
+    with pytest.raises(DeviceError, match=r"tpm\.device\.refused"):
+        opened(tpm, secret, allowed)
+    assert opened(tpm, secret, terms(tpm)) == SECRET
+
+
+def test_it_does_not_open_under_another_policy_key(tpm: EsysTpm) -> None:
+    with pytest.raises(DeviceError, match=r"tpm\.device\.refused"):
+        opened(tpm, sealed(tpm), terms(tpm), key=SoftwareSigner.generate(ES256))
+
+
+def test_it_does_not_open_under_a_lease_of_another_node(tpm: EsysTpm) -> None:
+    with pytest.raises(DeviceError, match=r"tpm\.device\.refused"):
+        opened(tpm, sealed(tpm), terms(tpm), ak=b"\x00\x0b" + bytes(32))
+
+
+def test_it_does_not_open_without_any_policy(tpm: EsysTpm) -> None:
+    """No userWithAuth: the empty password, which is its authValue, opens nothing."""
+    secret = sealed(tpm)
+
+    @contextmanager
+    def none() -> Iterator[Any]:
+        yield ESYS_TR.PASSWORD
+
+    def work(link: Any) -> bytes:
+        template = tpm_templates.EKS[device._ek_index(link)]
+        return bytes(
+            unseal(link, template, secret, parent=lambda: device._ek_session(link, template), lease=lambda: none())
+        )
+
+    with pytest.raises(DeviceError, match=r"tpm\.device\.refused"):
+        tpm._call(work)
+
+
+def test_nothing_stays_loaded_whatever_happens(tpm: EsysTpm, swtpm: Swtpm) -> None:
+    """Three objects and three sessions fit into the TPM: ten openings and ten refusals leave room for all keys."""
+    tpm.create_holder()
+    secret, allowed = sealed(tpm), terms(tpm)
+    late = replace(allowed, until=1)
+    for _ in range(10):
+        assert opened(tpm, secret, allowed) == SECRET
+        for bad, under in ((secret, late), (changed("duplicate")(secret), allowed), (changed("seed")(secret), allowed)):
+            with pytest.raises(DeviceError):
+                opened(tpm, bad, under)
+    tpm.certify_holder(bytes(32))
+    assert _loaded(tpm) == 2  # AK and holder key
+
+
+def _loaded(tpm: EsysTpm) -> int:
+    def work(link: Any) -> int:
+        transient, sessions = 0x80000000, 0x02000000
+        found = [link.esys.get_capability(1, first, 16)[1] for first in (transient, sessions)]
+        counts = [int(each.data.handles.count) for each in found]
+        assert counts[1] == 0
+        return counts[0]
+
+    return tpm._call(work)
+
+
+def test_the_secret_does_not_cross_the_bus(tpm: EsysTpm, swtpm: Swtpm) -> None:
+    """Whoever listens between this machine and its TPM sees the answer encrypted."""
+    secret, seen = sealed(tpm), list[bytes]()
+
+    def listening(link: Any) -> None:
+        receive = link.tcti.do_receive
+
+        def overheard(*arguments: Any, **options: Any) -> Any:
+            answer = receive(*arguments, **options)
+            seen.append(bytes(answer))
+            return answer
+
+        link.tcti.do_receive = overheard
+
+    tpm._call(listening)
+    assert opened(tpm, secret, terms(tpm)) == SECRET
+    assert seen
+    assert not any(SECRET in answer for answer in seen)
+
+
+def test_a_secret_that_was_not_given_out_is_not_in_the_error(tpm: EsysTpm) -> None:
+    with pytest.raises(DeviceError) as refused:
+        opened(tpm, sealed(tpm), terms(tpm, lasting=0))
+    assert isinstance(refused.value.__cause__, TSS2_Exception)
+    assert SECRET.hex() not in str(refused.value)
+    assert SECRET.decode() not in str(refused.value)
