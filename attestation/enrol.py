@@ -1,6 +1,6 @@
 """Enrolment: how a host becomes a node, as messages.
 
-The operator makes a one-time *token* that carries the verifier's URL and the fingerprint of its three keys, so that no
+The operator makes a one-time *token* that carries the verifier's URL and the fingerprint of its four keys, so that no
 CA file is copied by hand. The host sends what its TPM says it is (:class:`EnrolRequest`); the verifier answers with a
 credential that only the TPM with that EK and that AK can open (:class:`EnrolChallenge`); the host returns the secret,
 with a fresh quote of the counters and firmware (:class:`EnrolProof`), and gets its name and pool (:class:`Enrolled`).
@@ -53,18 +53,22 @@ class EnrolToken(Wire):
 
 @wire
 class VerifierKeys(Wire):
-    """The verifier's public keys, SPKI DER, its issuer name and its log's origin: what an agent pins."""
+    """The verifier's public keys, SPKI DER, its issuer name and its log's origin: what an agent pins.
+
+    ``policy`` is the key that says until when the agent's holder key works (:mod:`attestation.tpm.policy`).
+    """
 
     issuer: str = label(1, most=256)
     origin: str = label(2, most=256)
     tls: bytes = label(3, most=512)
     grant: bytes = label(4, most=512)
     log: bytes = label(5, most=512)
+    policy: bytes = label(6, most=512)
 
     @property
     def fingerprint(self) -> bytes:
-        """SHA-256 over the three keys, each preceded by its length in eight bytes."""
-        parts = (self.tls, self.grant, self.log)
+        """SHA-256 over the four keys, each preceded by its length in eight bytes."""
+        parts = (self.tls, self.grant, self.log, self.policy)
         return hashlib.sha256(b"".join(len(p).to_bytes(8, "big") + p for p in parts)).digest()
 
 

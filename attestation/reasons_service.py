@@ -114,6 +114,12 @@ _VERIFIER = {
 
 _OPERATING = {
     "service.key": ("A key file is missing, or of the wrong kind.", "Restore the keys directory.", False, _OPERATOR),
+    "service.policy-key": (
+        "This verifier has no policy key yet: it was made by an earlier release.",
+        "Stop it, run interlock-verifier make-policy-key, start it, and enrol the hosts again.",
+        False,
+        _OPERATOR,
+    ),
     "service.key-readable": ("Others can read a private key.", "chmod 600 the file that is named.", False, _OPERATOR),
     "service.file": (
         "The verifier's settings.toml cannot be read.",

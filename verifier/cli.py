@@ -15,7 +15,7 @@ import typer
 from attestation.errors import InterlockError, Malformed, Untrusted
 from attestation.reasons import explain
 from verifier import cli_anchors, cli_collateral, cli_rules
-from verifier.keys import ROOT, create_keys
+from verifier.keys import POLICY, ROOT, create_keys, create_policy_key
 from verifier.service import serve
 from verifier.settings import ServiceSettings, read_settings, write_settings
 from verifier.show import show
@@ -95,6 +95,17 @@ def init(  # one parameter per option
         "root": str(settings.keys / ROOT),
     }
     show(out, result, as_json=as_json)
+
+
+@app.command("make-policy-key")
+def make_policy_key(*, dir_: Dir = HOME, as_json: Json = False) -> None:
+    """Give a verifier of an earlier release its policy key. Every host has to enrol again, and pins it then."""
+    settings = read_settings(dir_)
+    try:
+        public = create_policy_key(settings.keys)
+    except FileExistsError as error:
+        raise Malformed("service.exists", str(error.filename)) from error
+    show(out, {"key": str(settings.keys / POLICY), "kid": public.kid.hex()}, as_json=as_json)
 
 
 @app.command("serve")

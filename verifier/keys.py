@@ -1,12 +1,14 @@
-"""The verifier's three keys, as files: made once, readable by their owner only, never shown.
+"""The verifier's four keys, as files: made once, readable by their owner only, never shown.
 
 =========== ======== ===========================================================================
 grant.pem   ES256    signs grants and leases
 log.pem     Ed25519  signs checkpoints and receipts
 tls.pem     P-256    ends TLS connections; ``tls.crt`` is its self-signed certificate
+policy.pem  ES256    signs TPM policies: until when a host's holder key works; nothing else
 =========== ======== ===========================================================================
 
-Agents pin all three through the fingerprint in their enrolment token, auditors the first two through ``root.pem``.
+The policy key is named in every host's holder key: another one means that all hosts enrol again (docs/operating.md).
+Agents pin all four through the fingerprint in their enrolment token, auditors the first two through ``root.pem``.
 A key file that anybody but its owner can read is refused at start: whoever could read it may be signing already.
 Signing goes through :class:`attestation.keys.Signer`; a key in a TPM or an HSM is another implementation of it.
 """
@@ -28,7 +30,8 @@ from attestation.enrol import VerifierKeys
 from attestation.errors import Malformed, Untrusted
 from attestation.keys import EDDSA, ES256, PublicKey, Signer, SoftwareSigner
 
-GRANT, LOG, TLS, CERTIFICATE, ROOT = "grant.pem", "log.pem", "tls.pem", "tls.crt", "root.pem"
+GRANT, LOG, TLS, POLICY = "grant.pem", "log.pem", "tls.pem", "policy.pem"
+CERTIFICATE, ROOT = "tls.crt", "root.pem"
 _OWNER_ONLY = 0o600
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 _CERTIFICATE_YEARS = 10
@@ -41,6 +44,7 @@ class KeyRing:
     grant: Signer
     log: Signer
     tls: PublicKey
+    policy: Signer
     directory: Path
 
     @classmethod
@@ -48,10 +52,13 @@ class KeyRing:
         """Read the keys below ``directory``.
 
         Raises ``Untrusted("service.key-readable")`` for a key that others can read, ``Malformed("service.key")`` for
-        one that is not there or of the wrong kind, and what :class:`SoftwareSigner` raises for bytes that are no key.
+        one that is not there or of the wrong kind, ``Malformed("service.policy-key")`` where only the policy key is not
+        there, as in a directory of an earlier release, and what :class:`SoftwareSigner` raises for what is no key.
         """
         grant, log, tls = (_signer(directory / name, alg) for name, alg in ((GRANT, ES256), (LOG, EDDSA), (TLS, ES256)))
-        return cls(grant, log, tls.public, directory)
+        if not (directory / POLICY).exists():
+            raise Malformed("service.policy-key", f"{directory / POLICY} is not there")
+        return cls(grant, log, tls.public, _signer(directory / POLICY, ES256), directory)
 
     def public(self, issuer: str, origin: str) -> VerifierKeys:
         """What an agent pins."""
@@ -61,6 +68,7 @@ class KeyRing:
             tls=self.tls.spki,
             grant=self.grant.public.spki,
             log=self.log.public.spki,
+            policy=self.policy.public.spki,
         )
 
     @property
@@ -70,7 +78,7 @@ class KeyRing:
 
 
 def create_keys(directory: Path, hosts: Sequence[str], *, at: datetime) -> KeyRing:
-    """Make the three keys, the certificate for ``hosts`` (names or addresses) and ``root.pem``.
+    """Make the four keys, the certificate for ``hosts`` (names or addresses) and ``root.pem``.
 
     ``FileExistsError`` where there are keys already: they are never overwritten.
     """
@@ -80,9 +88,17 @@ def create_keys(directory: Path, hosts: Sequence[str], *, at: datetime) -> KeyRi
     write_private(directory / GRANT, grant.to_pem())
     write_private(directory / LOG, log.to_pem())
     write_private(directory / TLS, SoftwareSigner(tls).to_pem())
+    create_policy_key(directory)
     (directory / CERTIFICATE).write_bytes(_certificate(tls, hosts, at))
     (directory / ROOT).write_bytes(grant.public.to_pem() + log.public.to_pem())
     return KeyRing.load(directory)
+
+
+def create_policy_key(directory: Path) -> PublicKey:
+    """Make the policy key. ``FileExistsError`` where there is one, ``FileNotFoundError`` without a directory."""
+    policy = SoftwareSigner.generate(ES256)
+    write_private(directory / POLICY, policy.to_pem())
+    return policy.public
 
 
 def write_private(path: Path, data: bytes) -> None:

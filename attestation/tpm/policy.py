@@ -113,8 +113,8 @@ def permit_policy(*, until: int, resets: int, digest: bytes, key_name: bytes) ->
 
 
 def sign_cp_hash(key_name: bytes, digest: bytes) -> bytes:
-    """cpHash, H(commandCode || Name || parameters), of TPM2_Sign by the key with this Name over `digest`: with the scheme
-    ECDSA and SHA-256, and the NULL ticket."""
+    """cpHash, H(commandCode || Name || parameters), of TPM2_Sign over `digest` by the key with this Name, scheme
+    ECDSA with SHA-256, NULL ticket."""
     ticket = ST_HASHCHECK.to_bytes(2, "big") + RH_NULL.to_bytes(4, "big") + sized(b"")
     scheme = Scheme(ALG_ECDSA, ALG_SHA256).to_bytes()
     return _sha256(CC_SIGN.to_bytes(4, "big") + key_name + sized(digest) + scheme + ticket)

@@ -18,6 +18,7 @@ KEYS = VerifierKeys(
     tls=SoftwareSigner.generate(ES256).public.spki,
     grant=SoftwareSigner.generate(ES256).public.spki,
     log=SoftwareSigner.generate(EDDSA).public.spki,
+    policy=SoftwareSigner.generate(ES256).public.spki,
 )
 ENROLMENT = Enrolment(
     node="n", pool="p", url="https://v", certificate=b"c", keys=KEYS, holder_public=b"h", holder_blob=b"b"

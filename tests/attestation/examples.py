@@ -27,6 +27,7 @@ from attestation.report import HaltRecord, Output, Report
 from attestation.tpm.boot.policy import BootPolicy
 from attestation.tpm.ima.progress import ImaProgress
 from attestation.wire import Wire
+from attestation.workload import WorkloadEntry, WorkloadRecord
 
 SHA256 = 0x000B
 NONCE = bytes(range(32))
@@ -64,6 +65,7 @@ CHALLENGE = Challenge(
 )
 BOOT = boot_of(1, 0)
 FOLLOWING = replace(CHALLENGE, wants=("event-log", "ima"), known_log=digest("log"), ima_boot=BOOT, ima_next=222)
+MEASURING = replace(CHALLENGE, workload_boot=BOOT, workload_next=3)
 TPM_RECORD = TpmRecord(
     quote=b"quote",
     signature=b"signature",
@@ -73,7 +75,16 @@ TPM_RECORD = TpmRecord(
     certify=b"certify",
     certify_signature=b"signature",
 )
-TPM_RECORD_WITH_LOGS = replace(TPM_RECORD, event_log=b"log", ima=b"list", ima_start=222)
+WORKLOAD_ENTRY = WorkloadEntry(ID, INTENT.code, INTENT.environment)
+WORKLOAD = WorkloadRecord(
+    public=b"public",
+    attest=b"attest",
+    signature=b"signature",
+    start=3,
+    before=digest("before"),
+    entries=WORKLOAD_ENTRY.to_bytes(),
+)
+TPM_RECORD_WITH_LOGS = replace(TPM_RECORD, event_log=b"log", ima=b"list", ima_start=222, workload=WORKLOAD)
 EVIDENCE = Evidence(
     collection={"tpm": Cmw("application/interlock-tpm+cbor", TPM_RECORD.to_bytes())},
     grant=None,
@@ -210,7 +221,9 @@ EXAMPLES: dict[str, Wire] = {
     "lease": LEASE,
     "report": REPORT,
     "enrol-token": EnrolToken(url="https://verifier:8443", fingerprint=NONCE, secret=NONCE),
-    "verifier-keys": VerifierKeys(issuer="https://verifier", origin="verifier/log", tls=b"t", grant=b"g", log=b"l"),
+    "verifier-keys": VerifierKeys(
+        issuer="https://verifier", origin="verifier/log", tls=b"t", grant=b"g", log=b"l", policy=b"p"
+    ),
     "enrol-request": EnrolRequest(
         secret=NONCE,
         ek_certificate=b"c",

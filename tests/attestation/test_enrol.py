@@ -9,7 +9,9 @@ from attestation.errors import Malformed, Untrusted
 from tests.attestation.examples import NONCE
 
 TOKEN = EnrolToken(url="https://verifier:8443", fingerprint=NONCE, secret=bytes(reversed(NONCE)))
-KEYS = VerifierKeys(issuer="https://verifier", origin="verifier/log", tls=b"tls", grant=b"grant", log=b"log")
+KEYS = VerifierKeys(
+    issuer="https://verifier", origin="verifier/log", tls=b"tls", grant=b"grant", log=b"log", policy=b"policy"
+)
 
 
 def test_a_token_is_one_line() -> None:
@@ -47,7 +49,7 @@ def test_keys_are_those_of_the_token_and_of_the_connection() -> None:
     assert verify_keys(KEYS, fingerprint=KEYS.fingerprint, tls=b"tls") == KEYS
 
 
-@pytest.mark.parametrize("name", ["tls", "grant", "log"])
+@pytest.mark.parametrize("name", ["tls", "grant", "log", "policy"])
 def test_every_key_is_in_the_fingerprint(name: str) -> None:
     other = replace(KEYS, **{name: b"other"})  # type: ignore[arg-type]
     with pytest.raises(Untrusted, match=r"enrol\.fingerprint"):

@@ -70,6 +70,21 @@ def test_init_makes_a_verifier_and_overwrites_none(tmp_path: Path) -> None:
     assert read_settings(tmp_path / "v") == settings
 
 
+def test_a_verifier_of_an_earlier_release_is_told_how_to_make_its_policy_key(tmp_path: Path) -> None:
+    ask("init", "--host", "v", dir_=tmp_path / "v")
+    keys = read_settings(tmp_path / "v").keys
+    before = KeyRing.load(keys).public("me", "me/log").fingerprint
+    assert refused("make-policy-key", dir_=tmp_path / "v") == "service.exists"
+    (keys / "policy.pem").unlink()
+    assert refused("status", dir_=tmp_path / "v") == "service.policy-key"
+    made = ask("make-policy-key", dir_=tmp_path / "v")
+    ring = KeyRing.load(keys)
+    assert (made["key"], made["kid"]) == (str(keys / "policy.pem"), ring.policy.public.kid.hex())
+    assert (keys / "policy.pem").stat().st_mode & 0o777 == 0o600
+    assert ring.public("me", "me/log").fingerprint != before
+    assert ring.root == (keys / "root.pem").read_bytes()
+
+
 def test_init_with_the_directory_as_an_argument(tmp_path: Path) -> None:
     assert run("init", str(tmp_path / "v"), "--host", "::1").exit_code == 0
     assert read_settings(tmp_path / "v").url == "https://[::1]:8443"
