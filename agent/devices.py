@@ -50,6 +50,13 @@ class HolderKey(NamedTuple):
     blob: bytes
 
 
+class NvIndex(NamedTuple):
+    """An NV index: TPMS_NV_PUBLIC, and what it holds (None: nothing was written since it was emptied)."""
+
+    public: bytes
+    contents: bytes | None
+
+
 class Tpm(Protocol):
     """One TPM 2.0. Safe to call from any thread; calls are served one after another, each within a deadline."""
 
@@ -95,6 +102,22 @@ class Tpm(Protocol):
 
     def sign_as_holder(self, digest: bytes) -> bytes:
         """ECDSA by the holder key over a SHA-256 digest: r || s, 64 bytes."""
+        ...
+
+    def workload(self) -> NvIndex | None:
+        """The index that jobs are measured into (`attestation.tpm.nv.WORKLOAD`); None where there is none."""
+        ...
+
+    def define_workload(self) -> None:
+        """Make that index, empty, in place of the one there is."""
+        ...
+
+    def extend_workload(self, measurement: bytes) -> None:
+        """TPM2_NV_Extend of 32 bytes into it."""
+        ...
+
+    def certify_workload(self, qualifying: bytes) -> tuple[bytes, Attested] | None:
+        """Its public area and TPM2_NV_Certify of all of it by the attestation key; None where it holds nothing."""
         ...
 
     def clock(self) -> ClockInfo:

@@ -44,7 +44,8 @@ from tpm2_pytss import (  # type: ignore[import-untyped]  # tpm2-pytss ships no 
     TSS2_Exception,
 )
 
-from agent.devices import AkPublic, Attested, DeviceError, DeviceTimeout, HolderKey
+from agent import tpm_nv
+from agent.devices import AkPublic, Attested, DeviceError, DeviceTimeout, HolderKey, NvIndex
 from agent.tcti import StreamTcti, open_stream
 from agent.tpm_templates import AK, EK_CHAIN, EKS, holder_template
 from attestation.tpm.attest import PcrSelection
@@ -132,7 +133,9 @@ class EsysTpm:
         return self._call(lambda link: _read_nv(link, _ek_index(link)))
 
     def ek_chain(self) -> Sequence[bytes]:
-        return split_der(self._call(lambda link: _read_nv(link, EK_CHAIN) if _is_defined(link, EK_CHAIN) else b""))
+        return split_der(
+            self._call(lambda link: _read_nv(link, EK_CHAIN) if tpm_nv.is_defined(link, EK_CHAIN) else b"")
+        )
 
     def ek_public(self) -> bytes:
         def work(link: _Link) -> bytes:
@@ -211,6 +214,18 @@ class EsysTpm:
         r, s = Signature.from_bytes(self._call(work), SIGN_CODES).values
         return r.rjust(32, b"\0") + s.rjust(32, b"\0")
 
+    def workload(self) -> NvIndex | None:
+        return self._call(tpm_nv.read_workload)
+
+    def define_workload(self) -> None:
+        self._call(tpm_nv.define_workload)
+
+    def extend_workload(self, measurement: bytes) -> None:
+        self._call(lambda link: tpm_nv.extend_workload(link, measurement))
+
+    def certify_workload(self, qualifying: bytes) -> tuple[bytes, Attested] | None:
+        return self._call(lambda link: tpm_nv.certify_workload(link, link.key(ESYS_TR.ENDORSEMENT, AK)[0], qualifying))
+
     def clock(self) -> ClockInfo:
         def work(link: _Link) -> ClockInfo:
             time_info = link.esys.read_clock()
@@ -275,19 +290,9 @@ def _selection(bank: int, pcrs: Sequence[int]) -> Any:
 def _ek_index(link: _Link) -> int:
     """The NV index of the EK certificate to use: the first one present, in the order of `EKS`."""
     for index in EKS:
-        if _is_defined(link, index):
+        if tpm_nv.is_defined(link, index):
             return index
     raise DeviceError("tpm.device.no-ek-certificate", "no EK certificate in NV at " + ", ".join(map(hex, EKS)))
-
-
-def _is_defined(link: _Link, index: int) -> bool:
-    try:
-        link.esys.tr_close(link.esys.tr_from_tpmpublic(index))
-    except TSS2_Exception as error:
-        if link.tcti.failure is not None or error.error != TPM2_RC.HANDLE:
-            raise
-        return False
-    return True
 
 
 def _read_nv(link: _Link, index: int) -> bytes:

@@ -20,7 +20,8 @@ class Challenge(Wire):
 
     ``wants`` names the logs that are looked at; others are not sent. The event log is not sent either where its
     SHA-256 is ``known_log``, which the verifier has already. IMA entries are sent from number ``ima_next`` on, where
-    the TPM's boot is ``ima_boot`` (resets and restarts, four bytes each), else from 0.
+    the TPM's boot is ``ima_boot`` (resets and restarts, four bytes each), else from 0. ``workload_next`` jobs of the
+    boot ``workload_boot`` are proven already.
     """
 
     MAX_SIZE = 4096
@@ -35,13 +36,18 @@ class Challenge(Wire):
     ima_next: int | None = label(9, high=1 << 48, default=None)
     nonce: bytes = label(10, size=NONCE_SIZE)
     wants: tuple[str, ...] = label(11, most=16, ordered=True, sparse=True, default=())
+    workload_boot: bytes | None = label(12, size=BOOT_SIZE, default=None)
+    workload_next: int | None = label(13, low=1, high=1 << 48, default=None)
 
     def check(self) -> None:
         """Raise ``Malformed`` when no PCR is asked for, for such a quote would prove nothing; when a log is wanted that
-        nobody knows; and when it is said what is known already of a log that is not wanted."""
+        nobody knows; when it is said what is known already of a log that is not wanted; and when a number is given
+        without its boot, or a boot without a number."""
         if not self.pcrs:
             raise Malformed("challenge.empty", "a challenge must ask for at least one PCR")
         known = {EVENT_LOG: self.known_log, IMA: self.ima_boot}
         unasked = [name for name, value in known.items() if value is not None and name not in self.wants]
-        if unasked or not set(self.wants) <= known.keys() or (self.ima_boot is None) != (self.ima_next is None):
+        numbered = ((self.ima_boot, self.ima_next), (self.workload_boot, self.workload_next))
+        halves = any((boot is None) != (number is None) for boot, number in numbered)
+        if unasked or not set(self.wants) <= known.keys() or halves:
             raise Malformed("challenge.wants", f"wanted: {', '.join(self.wants) or 'nothing'}")

@@ -17,7 +17,9 @@ from typing import Any, ClassVar, Self
 from attestation import cbor
 from attestation.cose import Signer, UntrustedSign1, read_sign1, sign1
 from attestation.errors import Malformed
+from attestation.parts import hash_parts
 from attestation.wire import Wire, label, wire
+from attestation.workload import WorkloadRecord
 
 TYP = "application/interlock-evidence+cose"
 MAX_SIZE = 32 << 20
@@ -75,7 +77,7 @@ class TpmRecord(Wire):
     event_log: bytes | None = label(8, most=1 << 20, default=None)
     ima: bytes | None = label(9, most=MAX_IMA, default=None)
     ima_start: int | None = label(10, high=1 << 48, default=None)
-    workload: bytes | None = label(11, most=1 << 20, default=None)
+    workload: WorkloadRecord | None = label(11, default=None)
 
 
 @wire
@@ -107,11 +109,6 @@ class Evidence(Wire):
         return tuple(sorted((n, r) for n, r in self.collection.items() if n.startswith(prefixes)))
 
 
-def _hash_parts(*parts: bytes) -> bytes:
-    """SHA-256 over parts, each preceded by its length in eight bytes, so that no two lists of parts collide."""
-    return hashlib.sha256(b"".join(len(p).to_bytes(8, "big") + p for p in parts)).digest()
-
-
 def qualifying_data(
     *,
     nonce: bytes,
@@ -129,12 +126,12 @@ def qualifying_data(
     gpu_bytes = cbor.encode([[name, record.to_value()] for name, record in gpus])
     log_bytes = cbor.encode(list(logs))
     digests = hashlib.sha256(gpu_bytes).digest(), hashlib.sha256(log_bytes).digest()
-    return _hash_parts(b"interlock/tpm/1", nonce, intent, holder, *digests)
+    return hash_parts(b"interlock/tpm/1", nonce, intent, holder, *digests)
 
 
 def gpu_nonce(*, nonce: bytes, ak_name: bytes, intent: bytes) -> bytes:
     """The 32-byte nonce for every GPU and switch of the host (docs/formats.md, "Bindings")."""
-    return _hash_parts(b"interlock/gpu/1", nonce, ak_name, intent)
+    return hash_parts(b"interlock/gpu/1", nonce, ak_name, intent)
 
 
 def sign_evidence(evidence: Evidence, holder: Signer) -> bytes:

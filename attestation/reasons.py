@@ -27,6 +27,7 @@ from attestation.reasons_service import SERVICE
 from attestation.reasons_tpm import TPM
 from attestation.reasons_tpm_ima import TPM_IMA
 from attestation.reasons_tpm_log import TPM_LOG
+from attestation.reasons_tpm_workload import TPM_WORKLOAD
 
 Rows: TypeAlias = dict[str, tuple[str, str, bool, str]]
 
@@ -54,6 +55,7 @@ _FAMILIES: tuple[Rows, ...] = (
     *TPM,
     *TPM_IMA,
     *TPM_LOG,
+    TPM_WORKLOAD,
     *GPU_DEVICE,
     *GPU_SET,
     *GPU_REPORT_REASONS,

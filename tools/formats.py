@@ -27,6 +27,7 @@ from attestation import (
     progress,
     reference,
     report,
+    workload,
 )
 from attestation.gpu import collateral as gpu_collateral
 from attestation.gpu import policy as gpu_policy
@@ -39,7 +40,7 @@ from attestation.wire import Bounds, Wire
 DOCUMENT = Path(__file__).parent.parent / "docs" / "formats.md"
 BEGIN, END = "<!-- cddl: written by tools/formats.py -->\n", "<!-- end of cddl -->\n"
 GPU_MODULES = (gpu_record, gpu_policy, gpu_collateral)
-TPM_MODULES = (boot_policy, ima_policy, ima_progress, progress)
+TPM_MODULES = (boot_policy, ima_policy, ima_progress, progress, workload)
 MODULES = (
     *(
         intent,

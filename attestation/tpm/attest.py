@@ -13,7 +13,7 @@ from typing import ClassVar, Generic, Protocol, Self, TypeVar
 from attestation.errors import Malformed, Untrusted
 from attestation.reader import Reader
 from attestation.tpm.clock import ClockInfo
-from attestation.tpm.structures import GENERATED, ST_CERTIFY, ST_CREATION, ST_QUOTE, Codes, sized
+from attestation.tpm.structures import GENERATED, ST_CERTIFY, ST_CREATION, ST_NV, ST_QUOTE, Codes, sized
 
 
 class Info(Protocol):
@@ -121,6 +121,28 @@ class CreationInfo:
 
     def to_bytes(self) -> bytes:
         return sized(self.name) + sized(self.creation_hash)
+
+
+@dataclass(frozen=True, slots=True)
+class NvCertifyInfo:
+    """TPMS_NV_CERTIFY_INFO (10.12.8).
+
+    | indexName  | TPM2B_NAME          | Name of the NV index                |
+    | offset     | UINT16              | where in its data the contents begin |
+    | nvContents | TPM2B_MAX_NV_BUFFER |                                     |
+    """
+
+    TYPE: ClassVar[int] = ST_NV
+    name: bytes
+    offset: int
+    contents: bytes
+
+    @classmethod
+    def read(cls, reader: Reader) -> Self:
+        return cls(reader.sized16(), reader.u16(), reader.sized16())
+
+    def to_bytes(self) -> bytes:
+        return sized(self.name) + self.offset.to_bytes(2, "big") + sized(self.contents)
 
 
 I = TypeVar("I", bound=Info)  # noqa: E741 - the TPM calls it info
