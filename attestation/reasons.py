@@ -23,6 +23,7 @@ from attestation.reasons_gpu_set import GPU_SET
 from attestation.reasons_log import LOG
 from attestation.reasons_policy import DECISION, POLICY
 from attestation.reasons_protocol import PROTOCOL
+from attestation.reasons_secrets import SECRETS
 from attestation.reasons_service import SERVICE
 from attestation.reasons_tpm import TPM
 from attestation.reasons_tpm_ima import TPM_IMA
@@ -52,6 +53,7 @@ _FAMILIES: tuple[Rows, ...] = (
     *EXECUTION,
     *LOG,
     *SERVICE,
+    SECRETS,
     *TPM,
     *TPM_IMA,
     *TPM_LOG,

@@ -94,6 +94,39 @@ class UseCollateral(Change):
     now: int
 
 
+# --- secrets ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class PutSecret(Change):
+    """Keep a secret for a tenant; ``sealed`` is its encrypted value (:mod:`verifier.secrets`).
+
+    ``secret.tenant`` where another tenant has one of that name, ``secret.exists`` unless it is to be replaced.
+    """
+
+    name: str
+    tenant: str
+    sealed: bytes
+    now: int
+    replace: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class DropSecret(Change):
+    """Forget a secret: ``secret.unknown``."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class ExpectSecret(Change):
+    """Only go on if the tenant still has this secret: ``secret.changed``."""
+
+    name: str
+    tenant: str
+    sealed: bytes
+
+
 # --- enrolment and nodes ---------------------------------------------------------------------------------------------
 
 

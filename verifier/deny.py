@@ -17,7 +17,9 @@ from verifier.store import Conflict
 ATTEMPTS = 8
 CHARGED_BYTES = 4096
 
-CHANGED = frozenset({"version.changed", "node.changed", "submitter.changed", "usage.changed", "grant.conflict"})
+CHANGED = frozenset(
+    {"version.changed", "node.changed", "submitter.changed", "secret.changed", "usage.changed", "grant.conflict"}
+)
 """Conflicts that say: this was judged on what is no longer so."""
 
 T = TypeVar("T")

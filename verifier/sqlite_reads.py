@@ -13,7 +13,7 @@ from attestation.keys import PublicKey
 from attestation.log import verify_checkpoint
 from attestation.node import ClockRecord
 from verifier.sqlite_rules import CHALLENGE, JOB, LIVE, NODE, USAGE, lines_of
-from verifier.store import Challenge, Corrupt, Entry, Head, Job, Kept, Node, Token, Unavailable, Version
+from verifier.store import Challenge, Corrupt, Entry, Head, Job, Kept, Node, Secret, Token, Unavailable, Version
 
 _BUSY_SECONDS = 10.0
 
@@ -131,6 +131,15 @@ class SqliteReads:
         """See :meth:`verifier.store.Store.collateral`."""
         rows = self._all("SELECT kind, id, data, fetched, expires, source, used FROM collateral ORDER BY kind, id")
         return [Kept(*row) for row in rows]
+
+    def secret(self, name: str) -> Secret | None:
+        """See :meth:`verifier.store.Store.secret`."""
+        row = self._one("SELECT name, tenant, sealed, at FROM secret WHERE name = ?", name)
+        return None if row is None else Secret(*row)
+
+    def secrets(self) -> list[Secret]:
+        """See :meth:`verifier.store.Store.secrets`."""
+        return [Secret(*row) for row in self._all("SELECT name, tenant, sealed, at FROM secret ORDER BY name")]
 
     # --- nodes, submitters, requests
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from verifier import changes
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 APPLICATION_ID = 0x494C4B31
 """``ILK1``, so that a file of another program is not taken for a store."""
 
@@ -29,6 +29,8 @@ CREATE TABLE active (kind TEXT PRIMARY KEY, digest BLOB NOT NULL) STRICT;
 
 CREATE TABLE collateral (kind TEXT NOT NULL, id TEXT NOT NULL, data BLOB NOT NULL, fetched INTEGER NOT NULL,
     expires INTEGER NOT NULL, source TEXT NOT NULL, used INTEGER, PRIMARY KEY (kind, id)) STRICT;
+
+CREATE TABLE secret (name TEXT PRIMARY KEY, tenant TEXT NOT NULL, sealed BLOB NOT NULL, at INTEGER NOT NULL) STRICT;
 
 CREATE TABLE token (digest BLOB PRIMARY KEY, name TEXT NOT NULL, pool TEXT NOT NULL, expires INTEGER NOT NULL,
     used INTEGER) STRICT;
@@ -54,7 +56,11 @@ UPGRADES: Mapping[int, tuple[str, ...]] = {
         """CREATE TABLE collateral (kind TEXT NOT NULL, id TEXT NOT NULL, data BLOB NOT NULL, fetched INTEGER NOT NULL,
     expires INTEGER NOT NULL, source TEXT NOT NULL, used INTEGER, PRIMARY KEY (kind, id)) STRICT""",
         "ALTER TABLE node ADD COLUMN gpus TEXT NOT NULL DEFAULT ''",
-    )
+    ),
+    2: (
+        """CREATE TABLE secret (name TEXT PRIMARY KEY, tenant TEXT NOT NULL, sealed BLOB NOT NULL,
+    at INTEGER NOT NULL) STRICT""",
+    ),
 }
 """What makes a store of an older version one of the next."""
 
@@ -130,6 +136,17 @@ RULES: Mapping[type[changes.Change], Rule] = {
         "collateral.changed",
     ),
     changes.UseCollateral: Rule("UPDATE collateral SET used = :now WHERE kind = :kind AND id = :id"),
+    changes.PutSecret: Rule(
+        "INSERT INTO secret (name, tenant, sealed, at) VALUES (:name, :tenant, :sealed, :now)"
+        " ON CONFLICT (name) DO UPDATE SET sealed = excluded.sealed, at = excluded.at"
+        " WHERE :replace AND tenant = excluded.tenant",
+        "secret.exists",
+        (("SELECT 1 FROM secret WHERE name = :name AND tenant <> :tenant", "secret.tenant"),),
+    ),
+    changes.DropSecret: Rule("DELETE FROM secret WHERE name = :name", "secret.unknown"),
+    changes.ExpectSecret: Rule(
+        "SELECT 1 FROM secret WHERE name = :name AND tenant = :tenant AND sealed = :sealed", "secret.changed"
+    ),
     changes.PutToken: Rule(
         "INSERT INTO token (digest, name, pool, expires) VALUES (:digest, :name, :pool, :expires)"
         " ON CONFLICT DO NOTHING",

@@ -152,6 +152,16 @@ class Kept:
     used: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """A secret that is kept for a tenant, its value encrypted, and when it was put here."""
+
+    name: str
+    tenant: str
+    sealed: bytes
+    at: int
+
+
 class Store(Protocol):
     """See the module. Every method may raise :class:`Unavailable` when the disk or the database fails."""
 
@@ -206,6 +216,12 @@ class Store(Protocol):
 
     def collateral(self) -> list[Kept]:
         """All collateral, by kind and id."""
+
+    def secret(self, name: str) -> Secret | None:
+        """A secret by name, encrypted."""
+
+    def secrets(self) -> list[Secret]:
+        """All secrets, by name, encrypted."""
 
     # --- nodes, submitters, requests
 

@@ -75,7 +75,7 @@ OTHER = SoftwareSigner.generate(EDDSA)
             ("UPDATE checkpoint SET note = ?",), seal(7, merkle.EMPTY_ROOT), id="signed checkpoint of another tree"
         ),
         pytest.param(("UPDATE checkpoint SET size = 8",), None, id="checkpoint renumbered"),
-        pytest.param(("PRAGMA user_version = 3",), None, id="schema of the future"),
+        pytest.param((f"PRAGMA user_version = {SCHEMA_VERSION + 1}",), None, id="schema of the future"),
         pytest.param(("PRAGMA application_id = 7",), None, id="file of another program"),
     ],
 )
@@ -215,7 +215,10 @@ def test_a_store_of_the_version_before_is_upgraded(filled: Path) -> None:
     tables = {row[0] for row in store._all("SELECT name FROM sqlite_schema")}  # what a new store has
     columns = store._all("SELECT name, type, \"notnull\" FROM pragma_table_info('node')")
     store.close()
+    alter(filled, "DROP TABLE secret", "PRAGMA user_version = 2")
+    open_sqlite(filled).close()
     alter(filled, "DROP TABLE collateral", "ALTER TABLE node DROP COLUMN gpus", "PRAGMA user_version = 1")
+    alter(filled, "DROP TABLE secret")
     store = open_sqlite(filled)
     assert {row[0] for row in store._all("SELECT name FROM sqlite_schema")} == tables
     assert store._all("SELECT name, type, \"notnull\" FROM pragma_table_info('node')") == columns

@@ -12,7 +12,7 @@ from attestation.log import Record, leaf_hash, verify_checkpoint
 from attestation.node import ClockRecord
 from tests.verifier.stores import GENESIS, LOG, ORIGIN, note, seal
 from verifier import changes as c
-from verifier.store import Appended, Challenge, Conflict, Job, Kept, Node, Store, Token, Version
+from verifier.store import Appended, Challenge, Conflict, Job, Kept, Node, Secret, Store, Token, Version
 
 A, B, C = b"a" * 32, b"b" * 32, b"c" * 32
 CTI, CTI2, CTI3 = b"1" * 16, b"2" * 16, b"3" * 16
@@ -31,6 +31,7 @@ LEASE0 = c.AdvanceLease(cti=CTI, sequence=0, previous=None, digest=A, end=40, gp
 LEASE1 = c.AdvanceLease(cti=CTI, sequence=1, previous=A, digest=B, end=50, gpu_seconds=20)
 PINS = c.SetNodeGpus("n1", ("NVIDIA:GH100:1/aa", "NVIDIA:GH100:2/bb"))
 RIM = c.PutCollateral("rim", "NV_GPU_DRIVER_GH100_550.90.07", b"<xml/>", 100, 900, "import")
+SECRET = c.PutSecret("weights", "t", b"sealed", 5)
 SUBMITTER = c.PutSubmitter(kid=A, record=b"alice")
 USAGE = Usage(submitter_jobs=1, tenant_jobs=1, node_jobs=1, gpu_seconds=0)
 EXPECT_USAGE = c.ExpectUsage(submitter=A, tenant="t", node="n1", without=None, since=0, usage=USAGE)
@@ -77,6 +78,10 @@ ACCEPTED = [
     pytest.param((), c.UseCollateral("rim", "x", 7), id="collateral that is not there was used"),
     pytest.param((RIM,), RIM, id="the same collateral again"),
     pytest.param((RIM,), replace(RIM, data=b"new", known=RIM.data), id="newer than what is there"),
+    pytest.param((SECRET,), replace(SECRET, name="other", tenant="u"), id="another secret of another tenant"),
+    pytest.param((SECRET,), replace(SECRET, sealed=b"new", replace=True), id="secret replaced on purpose"),
+    pytest.param((SECRET, c.DropSecret("weights")), replace(SECRET, tenant="u"), id="the name of a dropped secret"),
+    pytest.param((SECRET,), c.ExpectSecret("weights", "t", b"sealed"), id="secret as expected"),
     pytest.param((JOB,), LEASE0, id="first lease"),
     pytest.param((JOB, LEASE0), LEASE1, id="next lease"),
     pytest.param((JOB, LEASE0), c.RevokeJob(CTI, "admin"), id="live job revoked"),
@@ -129,6 +134,13 @@ REFUSED = [
     pytest.param((), c.ExpectNode("n1", "pending", B), "node.changed", id="node gone"),
     pytest.param((RIM,), replace(RIM, data=b"new"), "collateral.changed", id="kept where nothing was"),
     pytest.param((RIM,), replace(RIM, data=b"c", known=b"b"), "collateral.changed", id="newer than what was there"),
+    pytest.param((SECRET,), SECRET, "secret.exists", id="the same secret again"),
+    pytest.param((SECRET,), replace(SECRET, tenant="u"), "secret.tenant", id="the name of another tenant's secret"),
+    pytest.param((SECRET,), replace(SECRET, tenant="u", replace=True), "secret.tenant", id="replace another tenant's"),
+    pytest.param((), c.DropSecret("weights"), "secret.unknown", id="drop no secret"),
+    pytest.param((), c.ExpectSecret("weights", "t", b"sealed"), "secret.changed", id="secret gone"),
+    pytest.param((SECRET,), c.ExpectSecret("weights", "t", b"other"), "secret.changed", id="secret replaced"),
+    pytest.param((SECRET,), c.ExpectSecret("weights", "u", b"sealed"), "secret.changed", id="secret of another tenant"),
     pytest.param((NODE,), c.ExpectNode("n1", "active", B), "node.changed", id="node in another state"),
     pytest.param((NODE,), c.ExpectNode("n1", "pending", C), "node.changed", id="node with another key"),
     pytest.param((), PINS, "node.unknown", id="devices of no node"),
@@ -305,6 +317,14 @@ def test_collateral_is_the_newest_of_its_kind_and_id(store: Store) -> None:
     ]
 
 
+def test_secrets_are_read(store: Store) -> None:
+    commit(store, SECRET, c.PutSecret("a", "u", b"2", 6), replace(SECRET, sealed=b"new", now=9, replace=True))
+    assert store.secret("weights") == Secret("weights", "t", b"new", 9)
+    assert store.secrets() == [Secret("a", "u", b"2", 6), Secret("weights", "t", b"new", 9)]
+    commit(store, c.DropSecret("weights"))
+    assert store.secret("weights") is None
+
+
 def test_pins_are_read(store: Store) -> None:
     commit(store, NODE, PINS)
     node = store.node("n1")
@@ -315,7 +335,7 @@ def test_pins_are_read(store: Store) -> None:
 def test_what_is_not_there_reads_as_nothing(store: Store) -> None:
     nothing: list[object] = [
         *(store.node("n"), store.node_by_ek(A), store.node_by_holder(A), store.challenge(A), store.token(A)),
-        *(store.activation(CTI), store.job(CTI), store.submitter(A), store.blob(A)),
+        *(store.activation(CTI), store.job(CTI), store.submitter(A), store.blob(A), store.secret("a")),
         *(store.record(0), store.checkpoint(1), store.active("policy")),
     ]
     assert nothing == [None] * len(nothing)
@@ -325,6 +345,7 @@ def test_what_is_not_there_reads_as_nothing(store: Store) -> None:
         store.versions("policy"),
         store.records(0, 5),
         store.collateral(),
+        store.secrets(),
     ]
     assert empty == [[]] * len(empty)
     assert store.records_of(CTI) == []
