@@ -1,8 +1,17 @@
 """Collecting evidence: what this host shows about itself, in answer to one challenge.
 
 The TPM's quote commits to everything else in the collection (:func:`attestation.evidence.qualifying_data`), so it is
-made last. PCR values are read beside it; they are sent only when they did not change around the quote. Host facts are
-asserted: they help people, and nothing is decided on them. Collecting judges nothing.
+made last. Host facts are asserted: they help people, and nothing is decided on them. Collecting judges nothing.
+
+Logs are sent where the challenge wants them (:mod:`agent.logs`). The measurement list grows while evidence is
+collected, and the quote must commit to it; entries that the quote does not cover yet are harmless, but one that it
+covers and the list lacks can never be proven. So the order is
+
+1. PCR values are read.
+2. The list is read to its end. The kernel writes an entry into the list before it extends PCR 10 with it, so every
+   entry that counts in (1) is there.
+3. The quote is made, over the digest of the list. Where what was quoted are not the values of (1), something was
+   measured meanwhile: all three again, a few times.
 
 GPUs are asked first, over a nonce that commits to the challenge, the attestation key and the intent
 (:func:`attestation.evidence.gpu_nonce`), and only for an intent that wants GPUs. Their records are sent all or not at
@@ -10,15 +19,17 @@ all. Where there are none to send the host facts say why, and it is for the veri
 job do not answer that is raised, to be asked again while the lease lasts.
 """
 
-import os
+import hashlib
 import platform
+from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Final
 
 from agent.devices import Attested, DeviceError, DeviceEvidence, Gpus, Tpm, TpmSigner
 from agent.gpu import describe, failed
-from attestation.challenge import Challenge
+from agent.logs import Logs, Part
+from attestation.challenge import EVENT_LOG, IMA, Challenge
+from attestation.errors import InterlockError
 from attestation.evidence import (
     HOST,
     HOST_TYPE,
@@ -33,43 +44,46 @@ from attestation.evidence import (
     sign_evidence,
 )
 from attestation.gpu.record import GPU_TYPE, SWITCH_TYPE, GpuRecord
+from attestation.progress import boot_of
+from attestation.tpm.attest import Attest, QuoteInfo
+from attestation.tpm.quote import CODES
 
-EVENT_LOG: Final = Path("/sys/kernel/security/tpm0/binary_bios_measurements")
-_MAX_LOG: Final = 1 << 20
-_TRIES: Final = 3
+_TRIES: Final = 5
 _TYPES: Final = {"gpu": GPU_TYPE, "switch": SWITCH_TYPE}
 
 
 class Collector:
     """Answers challenges with the evidence of this host; safe to use from several threads."""
 
-    def __init__(
-        self, tpm: Tpm, holder_public: bytes, *, event_log: Path | None = EVENT_LOG, gpus: Gpus | None = None
-    ) -> None:
+    def __init__(self, tpm: Tpm, holder_public: bytes, *, logs: Logs | None = None, gpus: Gpus | None = None) -> None:
         self.holder = TpmSigner(tpm, holder_public)
         self._tpm, self._gpus = tpm, gpus
         self._ak_name = tpm.create_ak().name
         self._holder_public = holder_public
         self._certified = tpm.certify_holder(b"")
-        self._event_log = event_log
+        self._logs = logs or Logs(None, None)
 
     def answer(self, challenge: Challenge, intent: bytes, grant: bytes | None = None, gpus: int = 0) -> bytes:
         """The signed evidence for ``challenge``, bound to the ``intent`` digest, and to ``grant`` when it renews one.
 
         ``gpus`` is how many the intent wants: with any, all GPUs of the host are asked. Raises ``DeviceError`` where
-        the TPM fails, where PCRs change faster than they can be quoted, and in a renewal where GPUs fail.
+        the TPM fails, where PCRs change faster than they can be quoted, where the measurement list cannot be read, and
+        in a renewal where GPUs fail.
         """
         records, facts = self._ask_gpus(challenge, intent, renewal=grant is not None) if gpus else ({}, {})
         evidence = Evidence(collection=records, grant=grant, nonce=challenge.nonce, intent=intent)
-        event_log = self._read_log()
-        qualifying = qualifying_data(
-            nonce=challenge.nonce,
-            intent=intent,
-            holder=self.holder.public.thumbprint,
-            gpus=evidence.gpu_records(),
-            logs=(event_log, None),
-        )
-        quote, pcrs = self._quote(challenge, qualifying)
+        event_log = self._logs.event_log(challenge.known_log) if EVENT_LOG in challenge.wants else None
+
+        def bind(ima: bytes | None) -> bytes:
+            return qualifying_data(
+                nonce=challenge.nonce,
+                intent=intent,
+                holder=self.holder.public.thumbprint,
+                gpus=evidence.gpu_records(),
+                logs=(event_log, ima),
+            )
+
+        quote, pcrs, part = self._quote(challenge, bind)
         record = TpmRecord(
             quote=quote.attest,
             signature=quote.signature,
@@ -79,6 +93,8 @@ class Collector:
             certify=self._certified.attest,
             certify_signature=self._certified.signature,
             event_log=event_log,
+            ima=None if part is None else part.data,
+            ima_start=None if part is None else part.start,
         )
         collection = {
             TPM: Cmw(TPM_TYPE, record.to_bytes()),
@@ -97,23 +113,35 @@ class Collector:
             return {}, failed(error)
         return {each.name: _record(each) for each in found}, _described(self._gpus)
 
-    def _quote(self, challenge: Challenge, qualifying: bytes) -> tuple[Attested, dict[int, bytes]]:
-        """A quote with the values it covers: those that were read both before and after it."""
-        before = dict(self._tpm.read_pcrs(challenge.bank, challenge.pcrs))
+    def _quote(
+        self, challenge: Challenge, bind: Callable[[bytes | None], bytes]
+    ) -> tuple[Attested, dict[int, bytes], Part | None]:
+        """A quote with the values it covers, and the measurement list that it proves, by the numbered steps above.
+
+        ``bind`` gives the qualifying data for a list.
+        """
         for _ in range(_TRIES):
-            quote = self._tpm.quote(qualifying, challenge.bank, challenge.pcrs)
-            after = dict(self._tpm.read_pcrs(challenge.bank, challenge.pcrs))
-            if before == after:
-                return quote, after
-            before = after
+            values = dict(self._tpm.read_pcrs(challenge.bank, challenge.pcrs))  # (1)
+            part = self._measured(challenge) if IMA in challenge.wants else None  # (2)
+            quote = self._tpm.quote(bind(None if part is None else part.data), challenge.bank, challenge.pcrs)  # (3)
+            if _quoted(quote) == hashlib.sha256(b"".join(values[pcr] for pcr in challenge.pcrs)).digest():
+                return quote, values, part
         raise DeviceError("tpm.device.unsteady", "PCR values change faster than they can be quoted")
 
-    def _read_log(self) -> bytes | None:
-        """The boot event log, where there is one and it is of a size that can be sent."""
-        if self._event_log is None or not os.access(self._event_log, os.R_OK):
-            return None
-        data = self._event_log.read_bytes()
-        return data if 0 < len(data) <= _MAX_LOG else None
+    def _measured(self, challenge: Challenge) -> Part | None:
+        """The entries of the measurement list that ``challenge`` asks for."""
+        clock = self._tpm.clock()
+        boot = boot_of(clock.reset_count, clock.restart_count)
+        known = challenge.ima_next if boot == challenge.ima_boot else None
+        return self._logs.ima(boot, known or 0)
+
+
+def _quoted(quote: Attested) -> bytes:
+    """The digest over PCR values that a quote states: by the attestation key's own hash, SHA-256."""
+    try:
+        return Attest.from_bytes(quote.attest, QuoteInfo, CODES).info.pcr_digest
+    except InterlockError as error:
+        raise DeviceError("tpm.device.unexpected", str(error)) from error
 
 
 def _described(gpus: Gpus | None) -> dict[str, str]:

@@ -16,7 +16,6 @@ from typing import Final
 
 from agent.cgroup import Cgroup, find_root
 from agent.client import Pinned, Unreachable, Verifier
-from agent.collect import EVENT_LOG
 from agent.devices import DeviceError
 from agent.sandbox import landlock_abi
 from agent.settings import Settings
@@ -24,7 +23,6 @@ from agent.state import FILE, Enrolment
 from attestation.errors import InterlockError
 
 OK, WARN, FAIL = "ok", "warn", "fail"
-_IMA: Final = Path("/sys/kernel/security/ima/ascii_runtime_measurements")
 _SYNCHRONISED: Final = Path("/run/systemd/timesync/synchronized")
 _FREE_MB: Final = 2048
 _NAMESPACES: Final = ("pid", "mnt", "ipc")
@@ -123,17 +121,17 @@ def _gpus(_settings: Settings) -> Iterator[Finding]:
 def _event_log(settings: Settings) -> Iterator[Finding]:
     if not settings.event_log:
         yield Finding("event-log", WARN, "not sent", "event_log = true lets the operator see what changed in a boot")
-    elif os.access(EVENT_LOG, os.R_OK):
-        yield Finding("event-log", OK, str(EVENT_LOG))
+    elif os.access(settings.event_log_file, os.R_OK):
+        yield Finding("event-log", OK, str(settings.event_log_file))
     else:
         yield Finding("event-log", WARN, "not there", "mount securityfs and boot by UEFI; PCRs are proven without it")
 
 
-def _ima(_settings: Settings) -> Iterator[Finding]:
-    if os.access(_IMA, os.R_OK):
+def _ima(settings: Settings) -> Iterator[Finding]:
+    if os.access(settings.ima_file, os.R_OK):
         yield Finding("ima", OK, "the kernel measures what it executes")
     else:
-        yield Finding("ima", WARN, "not active", "optional, later: boot with ima_policy=tcb")
+        yield Finding("ima", WARN, "not active", "optional, later: boot with ima_policy=tcb ima_hash=sha256")
 
 
 def _clock(_settings: Settings) -> Iterator[Finding]:

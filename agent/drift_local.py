@@ -16,6 +16,9 @@ A process that goes away while it is looked at is no finding. A job cannot trace
 outside. What is not seen: the submitter's own processes outside the job may write to its memory through /proc where
 the kernel has no Yama or its `ptrace_scope` is 0.
 
+The kernel's measurement list grows in the life of a host, so that is no drift: what was added is judged by the verifier
+alone. :func:`ima_look` only sees to it that this happens at once, not with the next renewal that is due.
+
 What the driver says of GPUs is attested by nothing: it is looked at to stop early. The next lease rests on evidence.
 """
 
@@ -28,12 +31,14 @@ from typing import Final, NamedTuple
 from agent.clock import SECOND, now_ns
 from agent.devices import CcState, DeviceError, Gpus
 from agent.hold import Hold
+from agent.logs import Logs
 from agent.sandbox import status_fields
 from agent.tree import CODE, Found, Opener
 from attestation.errors import InterlockError, Untrusted
 
 Look = Callable[[], None]
 _STEP_NS: Final = 2 * SECOND
+_HURRY_NS: Final = 2 * SECOND
 
 
 def code_look(code: Path) -> Look:
@@ -111,6 +116,29 @@ def clock_look(read: Callable[[], int] = time.time_ns, base: Callable[[], int] =
         step, last = offset - last, offset
         if abs(step) > _STEP_NS:
             raise Untrusted("drift.clock", f"the wall clock was set by {step / SECOND:+.1f} s")
+
+    return look
+
+
+def ima_look(logs: Logs, hurry: Callable[[], None], read: Callable[[], int] = now_ns) -> Look:
+    """Calls ``hurry`` where the measurement list has grown since it was sent, at most every two seconds.
+
+    Never drift. Where no verifier has asked for the list there is nothing to look at, and a list that cannot be read is
+    told with the next evidence.
+    """
+    seen, last = logs.sent, read() - _HURRY_NS
+
+    def look() -> None:
+        nonlocal seen, last
+        if read() - last < _HURRY_NS:
+            return
+        try:
+            count = logs.count()
+        except DeviceError:
+            return
+        if count is not None and count != seen:
+            seen, last = count, read()
+            hurry()
 
     return look
 

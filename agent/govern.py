@@ -8,7 +8,7 @@ from typing import Final, Self
 
 from agent import protocol
 from agent.clock import SECOND, now_ns
-from agent.drift_local import Baseline, clock_look, code_look, gpu_look, process_look
+from agent.drift_local import Baseline, clock_look, code_look, gpu_look, ima_look, process_look
 from agent.hold import Hold, JobSpec, Limits, Outcome
 from agent.host import Host
 from agent.job import STDIO, Job
@@ -53,6 +53,7 @@ class Governed:
             code_look(space.code),
             suspend_look(),
             clock_look(),
+            ima_look(host.logs, self.hurry),
         )
         self._watches = [Watch(looks, host.settings.watch_ms / 1000, self._drifted)]
         if host.gpus is not None and job.intent.gpus.count:  # apart: a driver that hangs must not hold up the others

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Final
 from agent.cgroup import find_root
 from agent.client import Pinned, Verifier
 from agent.clock import SECOND, now_ns
-from agent.collect import EVENT_LOG, Collector
+from agent.collect import Collector
 from agent.devices import Gpus, Tpm
 from agent.environment import Cache
 from agent.gpu import Described
 from agent.journal import Journal
+from agent.logs import Logs
 from agent.settings import Settings
 from agent.state import Enrolment, State
 from attestation.cose import PublicKey
@@ -110,6 +111,7 @@ class Host:
     tpm: Tpm
     verifier: Verifier
     collector: Collector
+    logs: Logs
     journal: Journal
     cache: Cache
     cgroups: Path
@@ -130,13 +132,15 @@ class Host:
         state = State(settings.state)
         enrolment = state.load()
         holder = tpm.load_holder(enrolment.holder_blob)
+        logs = settings.logs
         return cls(
             settings=settings,
             state=state,
             enrolment=enrolment,
             tpm=tpm,
             verifier=Verifier(Pinned(enrolment.url, enrolment.certificate)),
-            collector=Collector(tpm, holder.public, event_log=EVENT_LOG if settings.event_log else None, gpus=gpus),
+            collector=Collector(tpm, holder.public, logs=logs, gpus=gpus),
+            logs=logs,
             journal=Journal(state.path / "journal.db"),
             cache=Cache(state.path / "environments.db"),
             cgroups=find_root().with_name(settings.cgroup),
@@ -151,6 +155,7 @@ class Host:
         self.verifier.close()
         self.journal.close()
         self.tpm.close()
+        self.logs.close()
         if self.gpus is not None:
             self.gpus.close()
 

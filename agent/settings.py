@@ -1,15 +1,17 @@
 """The agent's settings: one TOML file, every key known, every value in bounds.
 
-========== ======== ================================================ =========================================
-state      path     enrolment, journal and jobs; mode 0700           /var/lib/interlock-agent
-run        path     holds the socket that submitters connect to      /run/interlock
-tcti       text     how to reach the TPM (tpm2-tss TCTI string)      device:/dev/tpmrm0
-cgroup     text     name of the sub-tree for jobs in cgroup v2       interlock
-watch_ms   integer  milliseconds between two local looks             500
-jobs       integer  jobs at the same time                            16
-event_log  boolean  send the boot event log where the host has one   true
-uids, gids integers who may submit jobs (user, primary or supplementary group); nobody where both are empty
-========== ======== ================================================ =========================================
+============== ======== ============================================ =========================================
+state          path     enrolment, journal and jobs; mode 0700       /var/lib/interlock-agent
+run            path     holds the socket that submitters connect to  /run/interlock
+tcti           text     how to reach the TPM (tpm2-tss TCTI string)  device:/dev/tpmrm0
+cgroup         text     name of the sub-tree for jobs in cgroup v2   interlock
+watch_ms       integer  milliseconds between two local looks         500
+jobs           integer  jobs at the same time                        16
+event_log      boolean  send the boot event log where it is asked    true
+event_log_file path     the firmware's boot event log                binary_bios_measurements of tpm0
+ima_file       path     the kernel's binary measurement list         binary_runtime_measurements of ima
+uids, gids     integers who may submit jobs (user, primary or supplementary group); nobody where both are empty
+============== ======== ============================================ =========================================
 
 A key that is not in this table is refused: a misspelt setting must not silently mean its default.
 """
@@ -20,6 +22,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from agent.cgroup import SUBTREE
+from agent.logs import EVENT_LOG, IMA_LIST, Logs
 from attestation.errors import Malformed
 
 DEFAULT_FILE: Final = Path("/etc/interlock/agent.toml")
@@ -40,8 +43,15 @@ class Settings:
     watch_ms: int = 500
     jobs: int = 16
     event_log: bool = True
+    event_log_file: Path = EVENT_LOG
+    ima_file: Path = IMA_LIST
     uids: tuple[int, ...] = ()
     gids: tuple[int, ...] = ()
+
+    @property
+    def logs(self) -> Logs:
+        """The logs of this host."""
+        return Logs(self.event_log_file if self.event_log else None, self.ima_file)
 
     @property
     def socket(self) -> Path:

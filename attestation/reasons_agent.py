@@ -58,6 +58,18 @@ _AGENT = {
         False,
         _ADMIN,
     ),
+    "agent.ima.list": (
+        "The kernel's measurement list cannot be read, or is none.",
+        "Let ima_file name the binary list, binary_runtime_measurements, and the agent run as root.",
+        True,
+        _ADMIN,
+    ),
+    "agent.ima.size": (
+        "More of the measurement list is unproven than can be sent at once.",
+        "Restart the host, and ask for evidence soon after; or measure less (ima_policy=).",
+        False,
+        _ADMIN,
+    ),
     "agent.busy": ("The host runs as many jobs as it may.", "Wait for one to end, or use another host.", True, _ADMIN),
     "agent.connections": (
         "Too many of your commands talk to the agent at the same time.",

@@ -128,6 +128,13 @@ _DEVICE_CODES = {
     "tpm.device.io": ("The connection to the TPM broke.", _DEVICE, True, _ADMIN),
     "tpm.device.timeout": ("The TPM did not answer in time.", _DEVICE, True, _ADMIN),
     "tpm.device.refused": ("The TPM refused a command.", _DEVICE, False, _ADMIN),
+    "tpm.device.unsteady": (
+        "PCR values change faster than they can be quoted.",
+        "See what is measured again and again, in the kernel's measurement list; ask again.",
+        True,
+        _ADMIN,
+    ),
+    "tpm.device.unexpected": ("The TPM answered with what is no quote.", _DEVICE, False, _ADMIN),
     "tpm.device.closed": ("The agent is stopping and has given the TPM back.", "Start the agent.", True, _ADMIN),
     "tpm.device.no-ek-certificate": (
         "The TPM holds no EK certificate.",

@@ -242,12 +242,10 @@ def test_a_host_where_nobody_may_submit_is_warned(host: Agent) -> None:
 def test_what_the_doctor_finds_wrong(host: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("agent.doctor._FREE_MB", 1 << 40)
     monkeypatch.setattr("agent.doctor._SAFE_CLOCK", 1 << 40)
-    monkeypatch.setattr("agent.doctor._IMA", Path("/proc/self/status"))
-    monkeypatch.setattr("agent.doctor.EVENT_LOG", Path("/proc/self/status"))
     host.write(cgroup="no/such")
     seen = levels(host.file)
     assert seen == {"settings": "fail"}
-    host.write()
+    host.write(event_log_file="/proc/self/status", ima_file="/proc/self/status")
     seen = levels(host.file)
     assert (seen["disk"], seen["clock"], seen["ima"], seen["event-log"]) == ("fail", "fail", "ok", "ok")
     monkeypatch.setattr("agent.doctor._SAFE_CLOCK", 0)

@@ -1,39 +1,49 @@
 """Collecting evidence: what is sent is what was quoted, and nothing is sent that did not hold still."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typing_extensions import override
 
 from agent.collect import Collector
-from agent.devices import DeviceError, GpuInfo, Gpus
+from agent.devices import Attested, DeviceError, GpuInfo, Gpus
+from agent.logs import Logs
 from attestation.challenge import Challenge
 from attestation.evidence import HOST, TPM, Evidence, HostRecord, TpmRecord, gpu_nonce, qualifying_data, read_evidence
 from attestation.gpu.record import GPU_TYPE, SWITCH_TYPE, GpuRecord
 from attestation.gpu.report import Report
+from attestation.progress import boot_of
+from attestation.tpm.attest import Attest, QuoteInfo
 from attestation.tpm.identity import verify_ak
-from attestation.tpm.quote import verify_quote
-from attestation.tpm.structures import ALG_SHA256
+from attestation.tpm.quote import CODES, verify_quote
+from attestation.tpm.structures import ALG_SHA256, Public
 from fixtures.attester import SoftTpm
 from fixtures.gpu.host import MockHost
 from tests.agent.driver import SoftGpus
+from tests.agent.test_logs import entries, entry
 from tests.verifier.hall import CA
 
 INTENT = b"i" * 32
 CHALLENGE = Challenge(expires_in=30, bank=ALG_SHA256, audience="v", pcrs=(0, 4, 7), issued=1, nonce=b"n" * 32)
+LIST, BOOT = entries(5), boot_of(1, 0)
 
 
-def collected(tpm: SoftTpm, log: Path | None = None, grant: bytes | None = None) -> tuple[Evidence, TpmRecord]:
-    collector = Collector(tpm, tpm.create_holder().public, event_log=log)
-    evidence, _ = read_evidence(collector.answer(CHALLENGE, INTENT, grant))
+def collected(
+    tpm: SoftTpm, logs: Logs | None = None, grant: bytes | None = None, challenge: Challenge = CHALLENGE
+) -> tuple[Evidence, TpmRecord]:
+    collector = Collector(tpm, tpm.create_holder().public, logs=logs)
+    evidence, _ = read_evidence(collector.answer(challenge, INTENT, grant))
     return evidence, TpmRecord.from_bytes(evidence.collection[TPM].value)
 
 
 def test_the_quote_covers_what_is_sent() -> None:
     tpm = SoftTpm(CA)
     tpm.extend(4, bytes(32))
-    collector = Collector(tpm, tpm.create_holder().public, event_log=None)
+    collector = Collector(tpm, tpm.create_holder().public)
     evidence, _ = read_evidence(collector.answer(CHALLENGE, INTENT))
     record = TpmRecord.from_bytes(evidence.collection[TPM].value)
     qualifying = qualifying_data(
@@ -57,21 +67,83 @@ def test_a_renewal_names_its_grant() -> None:
     assert evidence.grant == b"g" * 16
 
 
-LOGS = {
-    "there": (b"log", b"log"),
-    "empty": (b"", None),
-    "too long to be sent": (bytes((1 << 20) + 1), None),
-    "not there": (None, None),
+# --- logs -------------------------------------------------------------------------------------------------------------
+
+KNOWN = hashlib.sha256(b"log").digest()
+WANTED: dict[str, tuple[dict[str, Any], tuple[bytes | None, bytes | None, int | None]]] = {
+    "nothing": ({}, (None, None, None)),
+    "both": ({"wants": ("event-log", "ima")}, (b"log", LIST, 0)),
+    "the event log, which is known": ({"wants": ("event-log",), "known_log": KNOWN}, (None, None, None)),
+    "the event log, another is known": ({"wants": ("event-log",), "known_log": bytes(32)}, (b"log", None, None)),
+    "entries from a number on": ({"wants": ("ima",), "ima_boot": BOOT, "ima_next": 3}, (None, entries(2, 3), 3)),
+    "entries, none of them new": ({"wants": ("ima",), "ima_boot": BOOT, "ima_next": 5}, (None, b"", 5)),
+    "entries of another boot": ({"wants": ("ima",), "ima_boot": bytes(8), "ima_next": 3}, (None, LIST, 0)),
 }
 
 
-@pytest.mark.parametrize("name", LOGS)
-def test_the_event_log_is_sent_where_it_can_be(tmp_path: Path, name: str) -> None:
-    data, sent = LOGS[name]
-    path = tmp_path / "log"
-    if data is not None:
-        path.write_bytes(data)
-    assert collected(SoftTpm(CA), path)[1].event_log == sent
+@pytest.fixture
+def logs(tmp_path: Path) -> Logs:
+    (tmp_path / "log").write_bytes(b"log")
+    (tmp_path / "list").write_bytes(LIST)
+    return Logs(tmp_path / "log", tmp_path / "list")
+
+
+@pytest.mark.parametrize("name", WANTED)
+def test_what_is_wanted_is_sent_and_quoted(logs: Logs, name: str) -> None:
+    changes, wanted = WANTED[name]
+    tpm, challenge = SoftTpm(CA), replace(CHALLENGE, **changes)
+    evidence, record = collected(tpm, logs, challenge=challenge)
+    assert (record.event_log, record.ima, record.ima_start) == wanted
+    assert Attest.from_bytes(record.quote, QuoteInfo, CODES).extra_data == qualifying_data(
+        nonce=CHALLENGE.nonce,
+        intent=INTENT,
+        holder=Public.from_bytes(record.holder_public).key.thumbprint,
+        gpus=(),
+        logs=wanted[:2],
+    )
+    assert evidence.nonce == CHALLENGE.nonce
+
+
+def test_a_host_without_logs_says_nothing_of_them() -> None:
+    _, record = collected(SoftTpm(CA), challenge=replace(CHALLENGE, wants=("event-log", "ima")))
+    assert (record.event_log, record.ima, record.ima_start) == (None, None, None)
+
+
+class Measuring(SoftTpm):
+    """Something is measured right before each of the first ``times`` quotes: into the list, then into PCR 10."""
+
+    times = 1
+    file: Path
+
+    @override
+    def quote(self, qualifying: bytes, bank: int, pcrs: Sequence[int]) -> Attested:
+        if self.times:
+            self.times -= 1
+            with self.file.open("ab") as more:
+                more.write(entry(f"/late/{self.times}"))
+            self.extend(10, bytes([self.times]) * 32)
+        return super().quote(qualifying, bank, pcrs)
+
+
+def test_what_is_measured_while_evidence_is_collected_is_in_the_list_that_is_sent(logs: Logs, tmp_path: Path) -> None:
+    tpm = Measuring(CA)
+    tpm.times, tpm.file = 2, tmp_path / "list"
+    _, record = collected(tpm, logs, challenge=replace(CHALLENGE, pcrs=(0, 10), wants=("ima",)))
+    assert record.ima == LIST + entry("/late/1") + entry("/late/0")
+    assert record.pcrs[10] == tpm.pcrs[ALG_SHA256][10]
+
+
+class Nonsense(SoftTpm):
+    """A TPM whose quotes are none."""
+
+    @override
+    def quote(self, qualifying: bytes, bank: int, pcrs: Sequence[int]) -> Attested:
+        return Attested(b"nonsense", b"")
+
+
+def test_a_quote_that_is_none_is_a_failure_of_the_device() -> None:
+    with pytest.raises(DeviceError, match=r"tpm\.device\.unexpected"):
+        collected(Nonsense(CA))
 
 
 class Restless(SoftTpm):
@@ -118,7 +190,7 @@ class Speechless(SoftGpus):
 def with_gpus(gpus: Gpus | None, wanted: int = 1, grant: bytes | None = None) -> tuple[Evidence, dict[str, str]]:
     """Evidence of a host with these GPUs, and what it says of itself. The quote covers what is sent."""
     tpm = SoftTpm(CA)
-    collector = Collector(tpm, tpm.create_holder().public, event_log=None, gpus=gpus)
+    collector = Collector(tpm, tpm.create_holder().public, gpus=gpus)
     evidence, _ = read_evidence(collector.answer(CHALLENGE, INTENT, grant, wanted))
     record = TpmRecord.from_bytes(evidence.collection[TPM].value)
     holder, records = collector.holder.public.thumbprint, evidence.gpu_records()

@@ -15,6 +15,8 @@ cgroup = "jobs"
 watch_ms = 250
 jobs = 2
 event_log = false
+event_log_file = "/logs/boot"
+ima_file = "/logs/ima"
 uids = [1000, 1001]
 gids = [50]
 """
@@ -35,6 +37,7 @@ BAD = {
     "a watch that is true": ("settings.value", "watch_ms = true"),
     "no jobs": ("settings.value", "jobs = 0"),
     "an event log by word": ("settings.value", "event_log = 'yes'"),
+    "a measurement list that is none": ("settings.value", "ima_file = ''"),
     "root may submit": ("settings.value", "uids = [0]"),
     "a user by name": ("settings.value", "uids = ['ada']"),
     "one user, not a list": ("settings.value", "uids = 1000"),
@@ -52,6 +55,8 @@ def test_every_key_is_read() -> None:
         watch_ms=250,
         jobs=2,
         event_log=False,
+        event_log_file=Path("/logs/boot"),
+        ima_file=Path("/logs/ima"),
         uids=(1000, 1001),
         gids=(50,),
     )

@@ -62,6 +62,15 @@ def test_a_changed_pcr_is_drift(watching: Callable[..., Halts]) -> None:
     assert halts.cause_ns <= changed_ns + SECOND // 5, "values may be as old as what other jobs were shown"
 
 
+def test_the_measurement_list_grows_and_that_is_no_drift(watching: Callable[..., Halts]) -> None:
+    tpm = SoftTpm(CA)
+    halts = watching(pcr_look(Pcrs(tpm), Conditions(bank=ALG_SHA256, pcrs={0: bytes(32), 10: bytes(32)})))
+    tpm.extend(10, bytes(32))
+    assert not halts.done.wait(0.2)
+    tpm.extend(0, bytes(32))
+    assert halts.done.wait(5)
+
+
 def test_a_pcr_that_cannot_be_read_any_more_is_no_drift(watching: Callable[..., Halts]) -> None:
     tpm = SoftTpm(CA)
     tpm.closed = True

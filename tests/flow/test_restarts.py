@@ -38,7 +38,7 @@ def test_challenges_and_the_log_survive_the_verifier(lab: BeatLab) -> None:
         grant = bytes.fromhex(job.grant or "")
         (record,) = [r for r in ledger_after(ledger) if (r.kind, r.job) == ("decision", grant)]
         intent, _ = read_intent(ledger.document(record.digests["intent"]))
-        evidence = Collector(tpm, holder.public, event_log=None).answer(challenge, intent.digest, grant)
+        evidence = Collector(tpm, holder.public, logs=None).answer(challenge, intent.digest, grant)
         lab.stop_verifier(signal.SIGKILL)
         lab.start_verifier()
         with pytest.raises(Denied, match=r"grant\.ended"):  # judged and logged
