@@ -206,6 +206,7 @@ EXAMPLES: dict[str, Wire] = {
     "intent": INTENT,
     "challenge": CHALLENGE,
     "challenge-following": FOLLOWING,
+    "challenge-measuring": MEASURING,
     "tpm-record": TPM_RECORD,
     "tpm-record-with-logs": TPM_RECORD_WITH_LOGS,
     "host-record": HostRecord(facts={"kernel": "6.1"}),
