@@ -66,7 +66,9 @@ class Registers:
 
     ``separated`` are those in which the firmware ends with a separator, exactly one where ``exact`` is set; ``phased``
     those where something rests on what came before it. ``secure`` holds the Secure Boot variables, and *nothing that
-    may stay unexplained* where ``closed`` is set; ``modes`` is where some firmware measures audit and deployed mode.
+    may stay unexplained* where ``closed`` is set; ``modes`` is where some firmware measures audit and deployed mode;
+    ``versions`` holds those of root of trust and platform, ``variables`` what the boot manager goes by, ``exits`` the
+    partition table as well.
     """
 
     separated: frozenset[int]
@@ -75,6 +77,8 @@ class Registers:
     closed: bool
     secure: int
     modes: frozenset[int]
+    versions: int
+    variables: int
     applications: int
     drivers: int
     exits: int
@@ -94,6 +98,8 @@ TPM = Registers(
     closed=True,
     secure=7,
     modes=frozenset({1, 7}),
+    versions=0,
+    variables=1,
     applications=4,
     drivers=2,
     exits=5,
@@ -110,6 +116,8 @@ CCEL = Registers(
     closed=False,
     secure=1,
     modes=frozenset({1}),
+    versions=NOWHERE,
+    variables=1,
     applications=2,
     drivers=2,
     exits=2,

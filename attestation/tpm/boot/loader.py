@@ -59,7 +59,7 @@ def is_action(measured: Measured | None) -> bool:
 
 def read_image(notes: Notes, event: Event, measured: Measured | None) -> None:
     """An event in the register of images, or of drivers."""
-    if _is_disk(event, measured):
+    if _is_disk(notes, event, measured):
         read_disk(notes, event, measured)
         return
     if is_action(measured):
@@ -74,7 +74,7 @@ def read_image(notes: Notes, event: Event, measured: Measured | None) -> None:
 
 def read_disk(notes: Notes, event: Event, measured: Measured | None) -> None:
     """The partition table of the disk that was started from: the disk's GUID, as its 16 bytes (PFP 10.4.2.6)."""
-    if _is_disk(event, measured):
+    if _is_disk(notes, event, measured):
         notes.fact(DISK, event.data[_DISK].hex(), event)
 
 
@@ -134,8 +134,10 @@ def _platform(data: bytes) -> str:
     return readable(data)
 
 
-def _is_disk(event: Event, measured: Measured | None) -> bool:
-    return measured is not None and event.data.startswith(_GPT) and len(event.data) >= _DISK.stop
+def _is_disk(notes: Notes, event: Event, measured: Measured | None) -> bool:
+    """Bytes that look like a partition table are one in its register alone: elsewhere others choose what is measured."""
+    table = measured is not None and event.data.startswith(_GPT) and len(event.data) >= _DISK.stop
+    return table and event.pcr == notes.registers.exits
 
 
 def _unproven(notes: Notes, event: Event) -> None:

@@ -69,7 +69,7 @@ def read_variable(notes: Notes, event: Event, measured: Measured | None) -> None
             _configuration(notes, event, variable)
         elif event.pcr == notes.registers.secure and notes.registers.closed:
             explain_secure(notes, event)
-        else:
+        elif event.pcr == notes.registers.variables and variable.name not in _VENDORS:
             value = f"{variable.name} {hashlib.sha256(variable.value).hexdigest()}"
             notes.fact(BOOT_VARIABLE, value, event)
 

@@ -111,7 +111,7 @@ def _read_firmware(notes: Notes, event: Event, measured: Measured | None) -> Non
         read_variable(notes, event, measured)
     elif event.pcr == notes.registers.secure:
         explain_secure(notes, event)
-    elif event.type in _VERSIONS:
+    elif event.type in _VERSIONS and event.pcr == notes.registers.versions:
         read_version(notes, event, measured)
     else:
         read_disk(notes, event, measured)

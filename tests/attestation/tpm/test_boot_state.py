@@ -27,6 +27,8 @@ from tests.attestation.tpm.logs import (
     CERTIFICATES,
     COMMANDS,
     DBX,
+    GCE,
+    GPT,
     LINE,
     OWNER,
     REVOKED,
@@ -236,6 +238,30 @@ def test_an_edited_log_proves_less(name: str) -> None:
     assert lost not in shown(state)
     if finding:
         assert finding in names(state)
+
+
+LOOKS_LIKE = {
+    "a platform": (kinds.NONHOST_INFO, GCE, "platform"),
+    "a version": (kinds.CRTM_VERSION, utf16("firmware 9"), "crtm-version"),
+    "a partition table": (kinds.GPT, GPT[:-1] + b"\1", "disk"),
+}
+
+
+@pytest.mark.parametrize("name", LOOKS_LIKE)
+@pytest.mark.parametrize("pcr", [1, 3, 4, 6])
+def test_what_others_have_measured_is_no_fact_of_another_register(name: str, pcr: int) -> None:
+    """The operating system writes boot variables, whose values are measured: under another type they are still that."""
+    kind, value, fact = LOOKS_LIKE[name]
+    state = state_of(honest().insert(0, pcr, kind, value))
+    assert shown(state)[fact] == HONEST[fact]
+    if pcr == 4 and fact == "disk":
+        assert shown(state)["application"] == [sha256(value).hex(), *HONEST["application"]]
+
+
+def test_variables_of_secure_boot_are_no_boot_variables() -> None:
+    maker = honest().insert(0, 1, kinds.VARIABLE_BOOT, variable("AuditMode", b"\0"))
+    maker.insert(0, 6, kinds.VARIABLE_BOOT, variable("Boot0009", b"elsewhere"))
+    assert shown(state_of(maker))["boot-variable"] == HONEST["boot-variable"]
 
 
 HIDDEN = {
