@@ -69,9 +69,14 @@ def read_variable(notes: Notes, event: Event, measured: Measured | None) -> None
             _configuration(notes, event, variable)
         elif event.pcr == notes.registers.secure and notes.registers.closed:
             explain_secure(notes, event)
-        elif event.pcr == notes.registers.variables and variable.name not in _VENDORS:
+        elif event.pcr == notes.registers.variables and _is_boot(variable):
             value = f"{variable.name} {hashlib.sha256(variable.value).hexdigest()}"
             notes.fact(BOOT_VARIABLE, value, event)
+
+
+def _is_boot(variable: Variable) -> bool:
+    """A variable of the boot manager's: of the vendor whose Secure Boot variables have names of their own."""
+    return variable.vendor == GLOBAL and variable.name not in _VENDORS
 
 
 def explain_secure(notes: Notes, event: Event) -> None:

@@ -258,8 +258,9 @@ def test_what_others_have_measured_is_no_fact_of_another_register(name: str, pcr
         assert shown(state)["application"] == [sha256(value).hex(), *HONEST["application"]]
 
 
-def test_variables_of_secure_boot_are_no_boot_variables() -> None:
+def test_other_variables_are_no_boot_variables() -> None:
     maker = honest().insert(0, 1, kinds.VARIABLE_BOOT, variable("AuditMode", b"\0"))
+    maker.insert(0, 1, kinds.VARIABLE_BOOT, variable("Boot0009", b"the vendor's", SHIM))
     maker.insert(0, 6, kinds.VARIABLE_BOOT, variable("Boot0009", b"elsewhere"))
     assert shown(state_of(maker))["boot-variable"] == HONEST["boot-variable"]
 
