@@ -40,7 +40,8 @@ TPM_WORKLOAD = {
     "tpm.workload.boot": ("The measured jobs were certified in another boot.", "Ask again.", True, _ADMIN),
     "tpm.workload.name": ("The certification is of another NV index than the one shown.", _FORGED, False, _ADMIN),
     "tpm.workload.partial": ("Only a part of the NV index was certified.", _FORGED, False, _ADMIN),
-    "tpm.workload.entries": ("An entry of a measured job is cut short.", _SAME_RELEASE, False, _DEV),
+    "tpm.workload.entries.truncated": ("An entry of a measured job is cut short.", _SAME_RELEASE, False, _DEV),
+    "tpm.workload.entries.trailing": ("Bytes follow the entries of measured jobs.", _SAME_RELEASE, False, _DEV),
     "tpm.workload.start": ("The measured jobs are not shown from where they have to be.", _RESTART, False, _ADMIN),
     "tpm.workload.rollback": ("The host shows fewer jobs than it has shown before.", _RESTART, False, _ADMIN),
     "tpm.workload.rewritten": (
@@ -57,6 +58,18 @@ TPM_WORKLOAD = {
     ),
     "tpm.workload.repeated": ("A grant has started more than one job.", _FORGED, False, _ADMIN),
     "tpm.workload.missing": ("The job was started without being measured into the TPM.", _FORGED, False, _ADMIN),
+    "tpm.workload.broken": (
+        "The NV index that jobs are measured into holds something else than this agent measured.",
+        _RESTART,
+        False,
+        _ADMIN,
+    ),
+    "tpm.workload.full": (
+        "More jobs were started since the host's last start than a verifier reads.",
+        "Restart the host.",
+        False,
+        _ADMIN,
+    ),
     "tpm.workload.measured": (
         "Code or environment that was measured is not what was granted.",
         _FORGED,

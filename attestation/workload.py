@@ -19,7 +19,7 @@ same list. Source: TCG TPM 2.0 Library, Part 2, 10.12.8 and 13.5, Part 3, 31.10 
  (8) it was made in the boot of the quote                                         tpm.workload.boot
  (9) the certified Name is that of the public area                                tpm.workload.name
 (10) the whole index was certified                                                tpm.workload.partial
-(11) the entries are whole                                                        tpm.workload.entries
+(11) the entries are whole                                                        tpm.workload.entries.*
 (12) they begin no later than where the proof of this boot ended, at the beginning where nothing is proven, and go at
      least as far                                               tpm.workload.start, tpm.workload.rollback
 (13) what is proven is continued: they lead over the value that was certified then       tpm.workload.rewritten
@@ -40,7 +40,7 @@ from dataclasses import dataclass
 from hmac import compare_digest
 from typing import ClassVar, NamedTuple, Self
 
-from attestation.errors import Malformed, Untrusted
+from attestation.errors import Untrusted
 from attestation.parts import hash_parts
 from attestation.progress import boot_of
 from attestation.reader import Reader
@@ -59,8 +59,8 @@ CODES = Codes(
 )
 BEGINNING = bytes(32)
 """What an extend index holds before anything was extended into it (Part 3, 31.10)."""
-MOST = 16384
-"""Entries in one record."""
+MOST = 32768
+"""Entries in one record, and jobs in one boot."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,7 @@ class WorkloadRecord(Wire):
     index held before the first of them.
     """
 
-    MAX_SIZE = 2 << 20
+    MAX_SIZE = 3 << 20
 
     public: bytes = label(1, most=256)
     attest: bytes = label(2, most=2048)
@@ -103,13 +103,13 @@ class WorkloadRecord(Wire):
     before: bytes = label(5, size=32)
     entries: bytes = label(6, most=MOST * WorkloadEntry.SIZE)
 
-    def sequence(self) -> tuple[WorkloadEntry, ...]:
-        """The entries. Raises ``Malformed("tpm.workload.entries")`` where the last one is cut short."""
-        count, rest = divmod(len(self.entries), WorkloadEntry.SIZE)
-        if rest:
-            raise Malformed("tpm.workload.entries", f"{len(self.entries)} bytes are not entries of 80 bytes")
-        reader = Reader(self.entries, "tpm.workload")
-        return tuple(WorkloadEntry.read(reader) for _ in range(count))
+
+def read_entries(data: bytes) -> tuple[WorkloadEntry, ...]:
+    """The entries in ``data``. Raises ``Malformed("tpm.workload.entries.truncated")`` where the last is cut short."""
+    reader, entries = Reader(data, "tpm.workload.entries"), []
+    while reader.remaining:
+        entries.append(WorkloadEntry.read(reader))
+    return tuple(entries)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +157,7 @@ def verify_workload(
             raise Untrusted("tpm.workload.absent", f"{known.count} jobs were measured in this boot, none is shown")
         return known
     contents = _certified(record, ak, qualifying, boot)
-    entries = record.sequence()  # (11)
+    entries = read_entries(record.entries)  # (11)
     _check_continued(record, entries, known, contents)
     _check_own(entries, granted)
     return Proven(boot, record.start + len(entries), contents)

@@ -31,6 +31,7 @@ from attestation.tpm.structures import ALG_SHA1, ALG_SHA384, GENERATED, ST_CERTI
 from attestation.workload import (
     BEGINNING,
     CODES,
+    MOST,
     Granted,
     Proven,
     WorkloadEntry,
@@ -249,10 +250,13 @@ REFUSED: dict[str, tuple[Bad, str]] = {
     "the beginning of it certified": (lambda: _contents(0, replay(JOBS[:4])[:31]), "tpm.workload.partial"),
     "from another place certified": (lambda: _contents(32, replay(JOBS[:4])), "tpm.workload.partial"),
     "nothing of it certified": (lambda: _contents(0, b""), "tpm.workload.partial"),
-    "an entry cut short": (lambda: _host(Host(), entries=_written_beside(*JOBS[:4])[:-1]), "tpm.workload.entries"),
+    "an entry cut short": (
+        lambda: _host(Host(), entries=_written_beside(*JOBS[:4])[:-1]),
+        "tpm.workload.entries.truncated",
+    ),
     "a byte after the entries": (
         lambda: _host(Host(), entries=_written_beside(*JOBS[:4]) + b"\0"),
-        "tpm.workload.entries",
+        "tpm.workload.entries.truncated",
     ),
     "entries left out behind what is known": (lambda: _host(Host(start=3).knowing(2)), "tpm.workload.start"),
     "entries left out where nothing is known": (lambda: _host(Host(start=1)), "tpm.workload.start"),
@@ -328,7 +332,7 @@ def test_refused(name: str) -> None:
 
 def test_a_record_has_a_limit() -> None:
     with pytest.raises(Malformed) as refused:
-        WorkloadRecord.from_bytes(replace(Host().record(), entries=bytes(16385 * 80)).to_bytes())
+        WorkloadRecord.from_bytes(replace(Host().record(), entries=bytes((MOST + 1) * 80)).to_bytes())
     assert refused.value.reason == "wire.size"
 
 
