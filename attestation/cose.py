@@ -139,11 +139,13 @@ def sign1(
     `protected` and `unprotected` are further header members; `detached` leaves the payload out of the token. Members
     that the writer sets itself, or that are in both headers, are a `ValueError`.
     """
-    more, outside = dict(protected or {}), dict(unprotected or {})
-    header: Header = {ALG: signer.public.alg, KID: signer.public.kid, TYP: typ}
-    if more.keys() & header.keys() or outside.keys() & (header.keys() | more.keys()):
+    more, outside, public = protected or {}, dict(unprotected or {}), signer.public
+    if not more.keys().isdisjoint(_ALWAYS) or not outside.keys().isdisjoint(_ALWAYS | more.keys()):
         raise ValueError("a header member is given twice")
-    signed_header = cbor.encode(header | more)
+    if all(type(value) is int for value in more.values()):
+        signed_header = _short_header(public.alg, public.kid, typ, *more.items())
+    else:
+        signed_header = cbor.encode({ALG: public.alg, KID: public.kid, TYP: typ, **more})
     signature = signer.sign(_to_be_signed(signed_header, payload))
     encode = cbor.encode if len(outside) > 1 else cbor.encode_in_order
     return encode(cbor.Tagged(_TAG, [signed_header, outside, None if detached else payload, signature]))
@@ -208,6 +210,12 @@ def verify_sign1(
         detached=payload is not None,
     )
     return unverified.verify(key, payload)
+
+
+@lru_cache(maxsize=256)
+def _short_header(alg: int, kid: bytes, typ: str, *more: tuple[int, int]) -> bytes:
+    """A protected header whose further members are integers: a key writes the same one in all tokens of a type."""
+    return cbor.encode({ALG: alg, KID: kid, TYP: typ, **dict(more)})
 
 
 def _to_be_signed(signed_header: bytes, payload: bytes) -> bytes:

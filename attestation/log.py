@@ -243,7 +243,7 @@ def make_receipt(signer: Signer, root: bytes, size: int, index: int, path: Seque
     """
     if not path:
         raise ValueError("a tree of one leaf has no receipt")
-    proof = cbor.encode([size, index, list(path)])
+    proof = cbor.encode_in_order([size, index, list(path)])
     return sign1(
         signer,
         typ=RECEIPT_TYP,

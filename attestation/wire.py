@@ -17,8 +17,20 @@ Encoding: RFC 8949 section 4.2.1. Labels: docs/formats.md.
 import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
+from functools import partial
 from types import NoneType, UnionType
-from typing import Any, ClassVar, Self, TypeVar, Union, dataclass_transform, get_args, get_origin, get_type_hints
+from typing import (
+    Any,
+    ClassVar,
+    Self,
+    TypeAlias,
+    TypeVar,
+    Union,
+    dataclass_transform,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 from attestation import cbor
 from attestation.errors import Malformed
@@ -28,6 +40,7 @@ _INT_MAX = 2**63 - 1
 T = TypeVar("T", bound="Wire")
 
 type_ = type
+_blank = object.__new__
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,21 +79,27 @@ def label(
     return field(default=default, metadata=metadata)
 
 
+Read: TypeAlias = Callable[[Any], Any]
+"""Reads one decoded CBOR value, or raises ``Malformed`` that names its field."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Codec:
-    """How one type is written to and read from a CBOR value; ``where`` names the field in an error."""
+    """How one type is written to a CBOR value, and what reads it for the field that ``reads`` is given the name of."""
 
     write: Callable[[Any], Any]
-    read: Callable[[Any, str], Any]
+    reads: Callable[[str], Read]
 
 
 @dataclass(frozen=True, slots=True)
 class _Member:
     name: str
     label: int
-    codec: _Codec
+    write: Callable[[Any], Any]
+    read: Read
     optional: bool
     where: str
+    put: Callable[[Any, Any], None]
     absent: Any
 
 
@@ -95,96 +114,115 @@ def _wrong(where: str, wanted: str, value: object) -> Malformed:
 def _int(bounds: Bounds) -> _Codec:
     low, high = bounds.low, bounds.high
 
-    def read(value: Any, where: str) -> int:
-        if type_(value) is not int:
-            raise _wrong(where, "an integer", value)
-        if not low <= value <= high:
-            raise Malformed("wire.range", f"{where}: {value} is outside {low}..{high}")
-        return value
+    def reads(where: str) -> Read:
+        def read(value: Any) -> Any:
+            if type_(value) is not int:
+                raise _wrong(where, "an integer", value)
+            if not low <= value <= high:
+                raise Malformed("wire.range", f"{where}: {value} is outside {low}..{high}")
+            return value
 
-    return _Codec(_same, read)
+        return read
+
+    return _Codec(_same, reads)
 
 
 def _bool(_bounds: Bounds) -> _Codec:
-    def read(value: Any, where: str) -> bool:
-        if type_(value) is not bool:
-            raise _wrong(where, "true or false", value)
-        return value
+    def reads(where: str) -> Read:
+        def read(value: Any) -> Any:
+            if type_(value) is not bool:
+                raise _wrong(where, "true or false", value)
+            return value
 
-    return _Codec(_same, read)
+        return read
+
+    return _Codec(_same, reads)
 
 
 def _string(kind: type[bytes] | type[str], wanted: str) -> Callable[[Bounds], _Codec]:
     def build(bounds: Bounds) -> _Codec:
-        def read(value: Any, where: str) -> Any:
-            if type_(value) is not kind:
-                raise _wrong(where, wanted, value)
-            _check_length(len(value), bounds, where)
-            return value
+        size = bounds.size
+        least, most = (0, bounds.most) if size is None else (size, min(size, bounds.most))
 
-        return _Codec(_same, read)
+        def reads(where: str) -> Read:
+            def read(value: Any) -> Any:
+                if type_(value) is not kind:
+                    raise _wrong(where, wanted, value)
+                if not least <= len(value) <= most:
+                    bound = f"at most {most}" if size is None else f"must be {size}"
+                    raise Malformed("wire.size", f"{where}: length {len(value)}, {bound}")
+                return value
+
+            return read
+
+        return _Codec(_same, reads)
 
     return build
 
 
-def _check_length(length: int, bounds: Bounds, where: str) -> None:
-    if bounds.size is not None and length != bounds.size:
-        raise Malformed("wire.size", f"{where}: length {length}, must be {bounds.size}")
-    if length > bounds.most:
-        raise Malformed("wire.size", f"{where}: length {length}, at most {bounds.most}")
-
-
 def _tuple(tp: Any, bounds: Bounds) -> _Codec:
     member = _codec(get_args(tp)[0], bounds)
+    most, ordered = bounds.most, bounds.ordered
 
     def write(value: tuple[Any, ...]) -> list[Any]:
         return list(value) if member.write is _same else [member.write(item) for item in value]
 
-    def read(value: Any, where: str) -> tuple[Any, ...]:
-        if type_(value) is not list:
-            raise _wrong(where, "an array", value)
-        if len(value) > bounds.most:
-            raise Malformed("wire.size", f"{where}: {len(value)} members, at most {bounds.most}")
-        items = tuple([member.read(item, where) for item in value])
-        if bounds.ordered and any(a >= b for a, b in itertools.pairwise(items)):
-            raise Malformed("wire.order", f"{where}: members must be ascending, without repetition")
-        return items
+    def reads(where: str) -> Read:
+        read_member = member.reads(where)
 
-    return _Codec(write, read)
+        def read(value: Any) -> Any:
+            if type_(value) is not list:
+                raise _wrong(where, "an array", value)
+            if len(value) > most:
+                raise Malformed("wire.size", f"{where}: {len(value)} members, at most {most}")
+            items = tuple([read_member(item) for item in value])
+            if ordered and any(a >= b for a, b in itertools.pairwise(items)):
+                raise Malformed("wire.order", f"{where}: members must be ascending, without repetition")
+            return items
+
+        return read
+
+    return _Codec(write, reads)
 
 
 def _mapping(tp: Any, bounds: Bounds) -> _Codec:
     key_type, value_type = get_args(tp)
     key = _codec(key_type, Bounds(low=-_INT_MAX, most=256))
     member = _codec(value_type, bounds)
+    most = bounds.most
 
     def write(value: Mapping[Any, Any]) -> dict[Any, Any]:
         keys = cbor.remembered_order(tuple(value)) if len(value) > 1 else value
         return {key: member.write(value[key]) for key in keys}
 
-    def read(value: Any, where: str) -> dict[Any, Any]:
-        if type_(value) is not dict:
-            raise _wrong(where, "a map", value)
-        if len(value) > bounds.most:
-            raise Malformed("wire.size", f"{where}: {len(value)} members, at most {bounds.most}")
-        return {key.read(k, where): member.read(v, where) for k, v in value.items()}
+    def reads(where: str) -> Read:
+        read_key, read_member = key.reads(where), member.reads(where)
 
-    return _Codec(write, read)
+        def read(value: Any) -> Any:
+            if type_(value) is not dict:
+                raise _wrong(where, "a map", value)
+            if len(value) > most:
+                raise Malformed("wire.size", f"{where}: {len(value)} members, at most {most}")
+            return {read_key(k): read_member(v) for k, v in value.items()}
+
+        return read
+
+    return _Codec(write, reads)
 
 
-def _unless_empty(codec: _Codec) -> Callable[[Any, str], Any]:
-    def read(value: Any, where: str) -> Any:
-        items = codec.read(value, where)
+def _unless_empty(read: Read, where: str) -> Read:
+    def read_some(value: Any) -> Any:
+        items = read(value)
         if not items:
             raise Malformed("wire.size", f"{where}: empty, so it has to be left out")
         return items
 
-    return read
+    return read_some
 
 
 def _nested(cls: Any) -> _Codec:
     write = _shared_value if issubclass(cls, Wire) else cls.to_value
-    return _Codec(write, cls.from_value)
+    return _Codec(write, lambda where: partial(cls.from_value, where=where))
 
 
 def _shared_value(value: "Wire") -> Any:
@@ -268,19 +306,18 @@ class Wire:
         """Read a decoded CBOR map. Raises ``Malformed`` with the path of the first field that is wrong."""
         if type_(value) is not dict:
             raise _wrong(where or cls.__name__, "a map", value)
-        known: dict[str, Any] = {}
-        by_label = cls._by_label
+        made, by_label = _blank(cls), cls._by_label
         for number, item in value.items():
             member = by_label.get(number)
             if member is None:
                 raise Malformed("wire.unknown", f"{cls.__name__}: no field has label {number!r}")
-            known[member.name] = member.codec.read(item, member.where)
-        for member in cls._members:
-            if member.name not in known:
-                if not member.optional:
-                    raise Malformed("wire.missing", f"{member.where} is missing")
-                known[member.name] = member.absent
-        made = cls(**known)
+            member.put(made, member.read(item))
+        if len(value) != len(by_label):
+            for member in cls._members:
+                if member.label not in value:
+                    if not member.optional:
+                        raise Malformed("wire.missing", f"{member.where} is missing")
+                    member.put(made, member.absent)
         if cls._check is not None:
             cls._check(made)
         return made
@@ -314,16 +351,17 @@ def wire(cls: type[T]) -> type[T]:
         tp, optional = _optional(hints[f.name])
         bounds = f.metadata["bounds"]
         codec, where = _codec(tp, bounds), f"{made.__name__}.{f.name}"
-        if bounds.sparse:
-            codec, optional = _Codec(codec.write, _unless_empty(codec)), True
+        read, put = codec.reads(where), getattr(made, f.name).__set__
         absent = f.default if bounds.sparse else None
-        members.append(_Member(f.name, f.metadata["label"], codec, optional, where, absent))
+        if bounds.sparse:
+            read, optional = _unless_empty(read, where), True
+        members.append(_Member(f.name, f.metadata["label"], codec.write, read, optional, where, put, absent))
     by_label = {m.label: m for m in members}
     if len(by_label) != len(members):
         raise TypeError(f"{made.__name__}: two fields have the same label")
     made._members, made._by_label = tuple(members), by_label  # noqa: SLF001 - the decorator makes the class
     written = [by_label[number] for number in cbor.in_order(by_label)]
-    made._written = tuple((m.label, m.name, m.codec.write) for m in written)  # noqa: SLF001
+    made._written = tuple((m.label, m.name, m.write) for m in written)  # noqa: SLF001
     made._sparse = frozenset(f.metadata["label"] for f in _declared(made) if f.metadata["bounds"].sparse)  # noqa: SLF001
     made._check = getattr(made, "check", None)  # noqa: SLF001
     return made

@@ -23,9 +23,19 @@ from attestation import merkle
 from attestation.errors import Malformed, Untrusted
 from attestation.keys import PublicKey
 from attestation.log import leaf_hash
-from verifier.changes import Change, Unit
+from verifier.changes import Change, PutBlob, Unit
 from verifier.sqlite_reads import DISK, SqliteReads
-from verifier.sqlite_rules import APPLICATION_ID, RULES, SCHEMA, SCHEMA_VERSION, UPGRADES, parameters
+from verifier.sqlite_rules import (
+    APPLICATION_ID,
+    PUT_BLOB,
+    RULES,
+    SCHEMA,
+    SCHEMA_VERSION,
+    STEADY,
+    UNSETTLING,
+    UPGRADES,
+    parameters,
+)
 from verifier.store import Appended, Conflict, Corrupt, Outcome, Seal, Unavailable
 
 _OWNER_ONLY = 0o600
@@ -49,22 +59,26 @@ class SqliteStore(SqliteReads):
                 self._writer = self._connect()
                 self._prepare()
                 self._frontier = self._checked_frontier()
+                self._memory.load(self._writer)
         except BaseException:
             self.close()
             raise
 
     def commit(self, units: Sequence[Unit], seal: Seal) -> list[Outcome]:
         """See :meth:`verifier.store.Store.commit`."""
-        with self._lock, DISK, _transaction(self._writer):
-            size = _size(self._writer)
-            if size != self._frontier[0]:
-                self._frontier = _frontier(self._writer, size)
-            group = _Group(self._writer, merkle.Growth(*self._frontier))
-            for unit in units:
-                group.apply(unit)
-            outcomes = group.append(seal)
-            frontier = group.growth.size, group.growth.frontier()
-        self._frontier = frontier
+        with self._lock, DISK:
+            with _transaction(self._writer):
+                size = _size(self._writer)
+                if size != self._frontier[0]:
+                    self._frontier = _frontier(self._writer, size)
+                    self._memory.load(self._writer)
+                group = _Group(self._writer, merkle.Growth(*self._frontier))
+                for unit in units:
+                    group.apply(unit)
+                outcomes = group.append(seal)
+                frontier = group.growth.size, group.growth.frontier()
+            self._frontier = frontier
+            self._memory.follow(group.made)
         return outcomes
 
     def probe(self) -> None:
@@ -79,6 +93,7 @@ class SqliteStore(SqliteReads):
         if mode != "wal":
             raise Unavailable("log.unavailable", f"{self._path}: no write-ahead log on this file system ({mode})")
         database.execute("PRAGMA synchronous = FULL")
+        database.execute("PRAGMA temp_store = MEMORY")
         database.execute("PRAGMA foreign_keys = ON")
         with _transaction(database):
             (tables,) = database.execute("SELECT count(*) FROM sqlite_schema").fetchone()
@@ -125,10 +140,12 @@ class _Group:
 
     def __init__(self, database: sqlite3.Connection, growth: merkle.Growth) -> None:
         self.growth = growth
+        self.made: list[Change] = []
         self._database = database
         self._outcomes: list[Conflict | range] = []
         self._entries: list[tuple[int, bytes, bytes | None, int | None]] = []
         self._next: dict[bytes, int] = {}
+        self._held: set[Change] = set()
 
     def apply(self, unit: Unit) -> None:
         """Make a unit's changes and number its records, or note the conflict and undo its changes."""
@@ -136,6 +153,7 @@ class _Group:
         if conflict is not None:
             self._outcomes.append(conflict)
             return
+        self.made += unit.changes
         first = self.growth.size
         for record in unit.records:
             numbered = record if record.job is None else record.numbered(self._sequence(record.job))
@@ -170,23 +188,47 @@ class _Group:
             return self._change(changes[0]) if changes else None
         execute = self._database.execute
         execute("SAVEPOINT unit")
+        blobs: list[tuple[bytes, bytes]] = []
         for change in changes:
+            if isinstance(change, PutBlob):
+                blobs.append((change.digest, change.data))
+                continue
+            if blobs:
+                self._archive(blobs)
             conflict = self._change(change)
             if conflict is not None:
                 execute("ROLLBACK TO unit")
                 execute("RELEASE unit")
+                self._held.clear()
                 return conflict
+        if blobs:
+            self._archive(blobs)
         execute("RELEASE unit")
         return None
 
+    def _archive(self, blobs: list[tuple[bytes, bytes]]) -> None:
+        """Put blobs that follow one another with one call, and forget them."""
+        self._database.executemany(PUT_BLOB, blobs)
+        blobs.clear()
+
     def _change(self, change: Change) -> Conflict | None:
-        """Make one change, or say why its condition does not hold."""
-        rule, values = RULES[type(change)], parameters(change)
+        """Make one change, or say why its condition does not hold.
+
+        What is in force and who may submit is asked once in a group: until the group changes it itself, nobody does.
+        """
+        kind = type(change)
+        if kind in STEADY and change in self._held:
+            return None
+        rule, values = RULES[kind], parameters(change)
         cursor = self._database.execute(rule.sql, values)
         held = cursor.fetchone() is not None if rule.asks else cursor.rowcount > 0
         if rule.otherwise and not held:
             found = (reason for question, reason in rule.why if self._database.execute(question, values).fetchone())
-            return Conflict(next(found, rule.otherwise), type(change).__name__)
+            return Conflict(next(found, rule.otherwise), kind.__name__)
+        if kind in STEADY:
+            self._held.add(change)
+        elif kind in UNSETTLING:
+            self._held.clear()
         for statement in rule.more:
             self._database.execute(statement, values)
         return None

@@ -12,7 +12,9 @@ from attestation.decision import Usage
 from attestation.keys import PublicKey
 from attestation.log import verify_checkpoint
 from attestation.node import ClockRecord
-from verifier.sqlite_rules import CHALLENGE, JOB, LIVE, NODE, USAGE, lines_of
+from verifier.ledger import Reserved
+from verifier.sqlite_memory import Memory
+from verifier.sqlite_rules import CHALLENGE, GPU_SECONDS, JOB, LIVE, NODE, lines_of
 from verifier.store import Challenge, Corrupt, Entry, Head, Job, Kept, Node, Secret, Token, Unavailable, Version
 
 _BUSY_SECONDS = 10.0
@@ -25,6 +27,7 @@ class SqliteReads:
         """Read the store at ``path``; ``origin`` and ``key`` are those of its log's checkpoints."""
         self._path = path
         self._origin, self._key = origin, key
+        self._memory = Memory()
         self._local = threading.local()
         self._open: list[sqlite3.Connection] = []
         self._open_lock = threading.Lock()
@@ -120,7 +123,7 @@ class SqliteReads:
 
     def in_force(self) -> Mapping[str, bytes]:
         """See :meth:`verifier.store.Store.in_force`."""
-        return dict(self._all("SELECT kind, digest FROM version NATURAL JOIN active"))
+        return self._memory.in_force()
 
     def versions(self, kind: str) -> list[Version]:
         """See :meth:`verifier.store.Store.versions`."""
@@ -201,12 +204,9 @@ class SqliteReads:
 
     def usage(self, submitter: bytes, tenant: str, node: str, *, without: bytes | None, since: int) -> Usage:
         """See :meth:`verifier.store.Store.usage`."""
-        jobs_of_submitter, jobs_of_tenant, jobs_of_node, seconds = self._one(
-            USAGE, submitter=submitter, tenant=tenant, node=node, without=without, since=since
-        )
-        return Usage(
-            submitter_jobs=jobs_of_submitter, tenant_jobs=jobs_of_tenant, node_jobs=jobs_of_node, gpu_seconds=seconds
-        )
+        of_submitter, of_tenant, of_node = self._memory.running(Reserved(submitter, tenant, node), without)
+        seconds = self._one(GPU_SECONDS, tenant, since)[0] if self._memory.has_used(tenant) else 0
+        return Usage(submitter_jobs=of_submitter, tenant_jobs=of_tenant, node_jobs=of_node, gpu_seconds=seconds)
 
 
 def _node(row: Any) -> Node:

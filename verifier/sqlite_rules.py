@@ -73,7 +73,10 @@ _USAGE = f"""
 (SELECT coalesce(sum(gpu_seconds), 0) FROM job
     WHERE tenant = :tenant AND at >= :since AND gpu_seconds > 0)
 """  # noqa: S608  # the only text that is put in is the constant above
-USAGE = f"SELECT {_USAGE}"
+GPU_SECONDS = "SELECT coalesce(sum(gpu_seconds), 0) FROM job WHERE tenant = ? AND at >= ? AND gpu_seconds > 0"
+USERS = "SELECT DISTINCT tenant FROM job WHERE gpu_seconds > 0"
+RUNNING = f"SELECT cti, submitter, tenant, node FROM job WHERE {LIVE}"  # noqa: S608  # a constant
+IN_FORCE = "SELECT kind, digest FROM version NATURAL JOIN active"
 
 CHALLENGE = "SELECT node, issued, expires, redeemed, clock, resets, restarts, safe FROM challenge WHERE nonce = ?"
 
@@ -107,6 +110,13 @@ def _absent(table: str, key: str, parameter: str) -> str:
 
 _NO_NODE = _absent("node", "name", "name")
 _NO_JOB = _absent("job", "cti", "cti")
+
+PUT_BLOB = "INSERT INTO blob (digest, data) VALUES (?, ?) ON CONFLICT DO NOTHING"
+"""For many blobs at once, their values by place."""
+
+STEADY = frozenset({changes.ExpectActive, changes.ExpectSubmitter})
+UNSETTLING = frozenset({changes.Activate, changes.PutSubmitter})
+"""Conditions that only these changes touch."""
 
 RULES: Mapping[type[changes.Change], Rule] = {
     changes.PutBlob: Rule("INSERT INTO blob (digest, data) VALUES (:digest, :data) ON CONFLICT DO NOTHING"),
@@ -277,9 +287,9 @@ _FIELDS = {kind: tuple(f.name for f in fields(kind)) for kind in RULES}
 def parameters(change: changes.Change) -> dict[str, Any]:
     """The change's fields by name, as the statements call them: a clock or a usage one by one, devices as lines."""
     named = {name: getattr(change, name) for name in _FIELDS[type(change)]}
-    if isinstance(change, changes.TouchClock | changes.PutChallenge):
+    if isinstance(change, (changes.TouchClock, changes.PutChallenge)):
         named |= {name: getattr(change.clock, name, None) for name in _CLOCK_FIELDS}
-    elif isinstance(change, changes.SetNodeGpus | changes.ExpectNode):
+    elif isinstance(change, (changes.SetNodeGpus, changes.ExpectNode)):
         named["gpus"] = "\n".join(change.gpus)
     elif isinstance(change, changes.ExpectUsage):
         named |= {name: getattr(change.usage, name) for name in _USAGE_FIELDS}

@@ -390,6 +390,75 @@ def test_usage_counts_live_jobs_and_the_seconds_of_the_period(store: Store) -> N
     )
 
 
+COURSE: dict[str, tuple[c.Change, ...]] = {
+    "a job": (JOB,),
+    "a second of the same": (replace(JOB, cti=CTI2),),
+    "a lease of no second": (LEASE0,),
+    "a lease of some seconds": (LEASE1,),
+    "a refused request": (replace(JOB, cti=CTI3, state="denied"),),
+    "revoked jobs count": (c.RevokeJob(CTI, "hard"),),
+    "ended jobs do not": (c.EndJob(CTI, 25),),
+    "the other ends too": (c.EndJob(CTI2, 0),),
+}
+
+
+def test_usage_is_at_every_moment_what_the_tables_say(store: Store, opener: Callable[[], Store]) -> None:
+    for name, changes in COURSE.items():
+        commit(store, *changes)
+        for without in (None, CTI, CTI2, CTI3):
+            for since in (0, 11):
+                usage = store.usage(A, "t", "n1", without=without, since=since)
+                asked = replace(EXPECT_USAGE, without=without, since=since, usage=usage)
+                commit(store, asked)
+                assert opener().usage(A, "t", "n1", without=without, since=since) == usage, name
+
+
+def test_what_was_not_committed_counts_nowhere(store: Store) -> None:
+    commit(store, *VERSION)
+    broken = c.Unit((JOB, LEASE0, c.Activate("policy", D_DOCUMENT, None), c.EndJob(CTI3, 0)))
+    (outcome,) = store.commit([broken], seal)
+    assert isinstance(outcome, Conflict)
+    assert store.usage(A, "t", "n1", without=None, since=0) == NOTHING_USED
+    assert store.in_force() == {}
+
+
+def test_what_another_process_committed_counts_from_the_next_commit_on(
+    store: Store, opener: Callable[[], Store]
+) -> None:
+    other = opener()
+    other.commit([c.Unit((JOB, *IN_FORCE), (note(7),))], seal)
+    store.commit([c.Unit(records=(note(8),))], seal)
+    assert store.usage(A, "t", "n1", without=None, since=0) == USAGE
+    assert store.in_force() == {"policy": D_DOCUMENT}
+
+
+ENTER, LEAVE = c.Activate("policy", D_OTHER, D_DOCUMENT), c.Activate("policy", D_DOCUMENT, D_OTHER)
+OTHER_STILL = c.ExpectActive("policy", D_OTHER)
+BOB, ALICE_STILL = replace(SUBMITTER, record=b"bob"), c.ExpectSubmitter(kid=A, record=b"alice")
+GROUPS = [
+    pytest.param([(IN_FORCE_STILL,), (IN_FORCE_STILL,)], [True, True], id="asked twice"),
+    pytest.param([(IN_FORCE_STILL,), (ENTER,), (IN_FORCE_STILL,)], [True, True, False], id="changed in between"),
+    pytest.param([(OTHER_STILL,), (ENTER,), (OTHER_STILL,)], [False, True, True], id="refused once, not for ever"),
+    pytest.param(
+        [(ENTER, OTHER_STILL, TAKE), (OTHER_STILL,), (IN_FORCE_STILL,)],
+        [False, False, True],
+        id="a change that is undone takes along what was asked after it",
+    ),
+    pytest.param([(ENTER, LEAVE), (IN_FORCE_STILL,)], [True, True], id="there and back"),
+    pytest.param([(ALICE_STILL,), (BOB,), (ALICE_STILL,)], [True, True, False], id="another submitter"),
+    pytest.param([(BOB, ALICE_STILL), (ALICE_STILL,)], [False, True], id="another submitter, undone"),
+]
+
+
+@pytest.mark.parametrize(("group", "held"), GROUPS)
+def test_a_group_remembers_no_condition_longer_than_it_holds(
+    store: Store, group: list[tuple[c.Change, ...]], held: list[bool]
+) -> None:
+    commit(store, *IN_FORCE, *VERSION2, SUBMITTER)
+    outcomes = store.commit([c.Unit(changes) for changes in group], seal)
+    assert [not isinstance(outcome, Conflict) for outcome in outcomes] == held
+
+
 def test_probe_writes(store: Store) -> None:
     store.probe()
     store.probe()
