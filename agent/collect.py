@@ -12,6 +12,7 @@ covers and the list lacks can never be proven. So the order is
    entry that counts in (1) is there.
 3. The quote is made, over the digest of the list. Where what was quoted are not the values of (1), something was
    measured meanwhile: all three again, a few times.
+4. The NV index that jobs are measured into is certified over what the quote commits to (:mod:`agent.workload`).
 
 GPUs are asked first, over a nonce that commits to the challenge, the attestation key and the intent
 (:func:`attestation.evidence.gpu_nonce`), and only for an intent that wants GPUs. Their records are sent all or not at
@@ -28,6 +29,7 @@ from typing import Final
 from agent.devices import Attested, DeviceError, DeviceEvidence, Gpus, Tpm, TpmSigner
 from agent.gpu import describe, failed
 from agent.logs import Logs, Part
+from agent.workload import Workloads
 from attestation.challenge import EVENT_LOG, IMA, Challenge
 from attestation.errors import InterlockError
 from attestation.evidence import (
@@ -55,13 +57,22 @@ _TYPES: Final = {"gpu": GPU_TYPE, "switch": SWITCH_TYPE}
 class Collector:
     """Answers challenges with the evidence of this host; safe to use from several threads."""
 
-    def __init__(self, tpm: Tpm, holder_public: bytes, *, logs: Logs | None = None, gpus: Gpus | None = None) -> None:
+    def __init__(
+        self,
+        tpm: Tpm,
+        holder_public: bytes,
+        *,
+        logs: Logs | None = None,
+        gpus: Gpus | None = None,
+        workloads: Workloads | None = None,
+    ) -> None:
         self.holder = TpmSigner(tpm, holder_public)
         self._tpm, self._gpus = tpm, gpus
         self._ak_name = tpm.create_ak().name
         self._holder_public = holder_public
         self._certified = tpm.certify_holder(b"")
         self._logs = logs or Logs(None, None)
+        self._workloads = workloads
 
     def answer(self, challenge: Challenge, intent: bytes, grant: bytes | None = None, gpus: int = 0) -> bytes:
         """The signed evidence for ``challenge``, bound to the ``intent`` digest, and to ``grant`` when it renews one.
@@ -84,6 +95,7 @@ class Collector:
             )
 
         quote, pcrs, part = self._quote(challenge, bind)
+        committed = _read(quote).extra_data
         record = TpmRecord(
             quote=quote.attest,
             signature=quote.signature,
@@ -95,6 +107,7 @@ class Collector:
             event_log=event_log,
             ima=None if part is None else part.data,
             ima_start=None if part is None else part.start,
+            workload=None if self._workloads is None else self._workloads.record(committed, challenge, grant),
         )
         collection = {
             TPM: Cmw(TPM_TYPE, record.to_bytes()),
@@ -124,7 +137,7 @@ class Collector:
             values = dict(self._tpm.read_pcrs(challenge.bank, challenge.pcrs))  # (1)
             part = self._measured(challenge) if IMA in challenge.wants else None  # (2)
             quote = self._tpm.quote(bind(None if part is None else part.data), challenge.bank, challenge.pcrs)  # (3)
-            if _quoted(quote) == hashlib.sha256(b"".join(values[pcr] for pcr in challenge.pcrs)).digest():
+            if _read(quote).info.pcr_digest == hashlib.sha256(b"".join(values[pcr] for pcr in challenge.pcrs)).digest():
                 return quote, values, part
         raise DeviceError("tpm.device.unsteady", "PCR values change faster than they can be quoted")
 
@@ -136,10 +149,10 @@ class Collector:
         return self._logs.ima(boot, known or 0)
 
 
-def _quoted(quote: Attested) -> bytes:
-    """The digest over PCR values that a quote states: by the attestation key's own hash, SHA-256."""
+def _read(quote: Attested) -> Attest[QuoteInfo]:
+    """What a quote states; the digest over PCR values is by the attestation key's own hash, SHA-256."""
     try:
-        return Attest.from_bytes(quote.attest, QuoteInfo, CODES).info.pcr_digest
+        return Attest.from_bytes(quote.attest, QuoteInfo, CODES)
     except InterlockError as error:
         raise DeviceError("tpm.device.unexpected", str(error)) from error
 

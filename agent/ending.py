@@ -76,11 +76,12 @@ def record_index(answer: Authorization, key: PublicKey, log_key: PublicKey) -> i
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """When a run began and ended (Unix seconds), and how many leases it held."""
+    """When a run began and ended (Unix seconds), how many leases it held, and which job of the boot it was."""
 
     started: int
     ended: int
     leases: int
+    entry: int | None = None
 
 
 def report(end: End, grant: bytes, code: bytes, span: Span, outputs: Mapping[str, Output]) -> Report:
@@ -96,6 +97,7 @@ def report(end: End, grant: bytes, code: bytes, span: Span, outputs: Mapping[str
         leases=span.leases,
         cgroup_empty=end.empty,
         code=code,
+        entry=span.entry,
     )
 
 

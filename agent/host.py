@@ -19,6 +19,7 @@ from agent.journal import Journal
 from agent.logs import Logs
 from agent.settings import Settings
 from agent.state import Enrolment, State
+from agent.workload import FILE, Workloads
 from attestation.cose import PublicKey
 from attestation.errors import Untrusted
 from attestation.grant import Conditions
@@ -112,6 +113,7 @@ class Host:
     verifier: Verifier
     collector: Collector
     logs: Logs
+    workloads: Workloads
     journal: Journal
     cache: Cache
     cgroups: Path
@@ -132,15 +134,16 @@ class Host:
         state = State(settings.state)
         enrolment = state.load()
         holder = tpm.load_holder(enrolment.holder_blob)
-        logs = settings.logs
+        logs, workloads = settings.logs, Workloads(tpm, state.path / FILE)
         return cls(
             settings=settings,
             state=state,
             enrolment=enrolment,
             tpm=tpm,
             verifier=Verifier(Pinned(enrolment.url, enrolment.certificate)),
-            collector=Collector(tpm, holder.public, logs=logs, gpus=gpus),
+            collector=Collector(tpm, holder.public, logs=logs, gpus=gpus, workloads=workloads),
             logs=logs,
+            workloads=workloads,
             journal=Journal(state.path / "journal.db"),
             cache=Cache(state.path / "environments.db"),
             cgroups=find_root().with_name(settings.cgroup),

@@ -6,9 +6,10 @@
 4. The grant must be the answer to exactly this question, logged, and new on this host; the lease is its first.
 5. The grant is burned, durably: whatever happens from here on, it starts nothing a second time.
 6. The code is staged and the bytes that will run are measured, the environment likewise. Both must be as granted.
-7. A deadman starts the job in its own control group and holds it: it needs no word from here to stop it. Until the job
+7. What was measured is extended into the TPM, which certifies it with every quote from here on; without that, no job.
+8. A deadman starts the job in its own control group and holds it: it needs no word from here to stop it. Until the job
    is gone, leases are renewed by fresh evidence, the machine is watched, and the submitter's signals are passed on.
-8. Outputs are hashed, and a signed report is kept until the verifier has it.
+9. Outputs are hashed, and a signed report is kept until the verifier has it.
 
 What goes wrong before (5) is raised, and nothing has run; what goes wrong behind it is in the report.
 """
@@ -46,17 +47,20 @@ def run(host: Host, job: Job) -> Ended:
     host.journal.burn(burned)  # (5)
     job.grant = grant
     job.tell("granted", f"granted for {grant.limits.seconds} s, assurance {grant.assurance}, binding {grant.binding}")
+    entry = None
     with Workspace(host, job, grant.id) as space:
         try:
-            space.stage()  # (6)
-            job.tell("staged", "code and environment are what was granted; starting")
-            with Governed(host, job, grant, space, (answer.lease, lease, asked_ns), gpus) as governed:  # (7)
+            measured = space.stage()  # (6)
+            entry = host.workloads.measure(measured)  # (7)
+            host.counters.add("jobs_measured")
+            job.tell("staged", f"code and environment are what was granted; job {entry} of this boot, starting")
+            with Governed(host, job, grant, space, (answer.lease, lease, asked_ns), gpus) as governed:  # (8)
                 end = End.of(governed.wait(), governed.detail)
             denial = governed.denial
         except (InterlockError, DeviceError, OSError) as error:
             end, denial = End.failed(getattr(error, "reason", "agent.failed"), str(error)), None
-        span = Span(burned.started, int(time.time()), job.sequence + 1)
-        outputs = space.outputs.measure(job.sequence, hard=end.hard)  # (8)
+        span = Span(burned.started, int(time.time()), job.sequence + 1, entry)
+        outputs = space.outputs.measure(job.sequence, hard=end.hard)  # (9)
         finish(host, burned, end, span, outputs)
     return of_run(end, grant, record_index(answer, host.grant_key, host.log_key), span, outputs, denial)
 

@@ -21,6 +21,7 @@ from agent.job import Job
 from agent.outputs import Outputs
 from agent.stage import Submitter, make_output, stage
 from attestation.errors import Untrusted
+from attestation.workload import WorkloadEntry
 
 KEEP_SECONDS: Final = 7 * 86_400
 
@@ -31,7 +32,7 @@ class Workspace:
     """A context: the directory is there on entering, and the staged code gone on leaving."""
 
     def __init__(self, host: Host, job: Job, grant: bytes) -> None:
-        self._cache, self._job = host.cache, job
+        self._cache, self._job, self._grant = host.cache, job, grant
         self.path = host.state.jobs / grant.hex()
         self.code, self.out = self.path / "code", self.path / "out"
         self.outputs: Outputs
@@ -47,17 +48,20 @@ class Workspace:
             shutil.rmtree(self.code)
         self.outputs.close()
 
-    def stage(self) -> None:
-        """Copy the code and measure what will run. Raises ``code.changed``, ``environment.changed``, ``tree.*``.
+    def stage(self) -> WorkloadEntry:
+        """Copy the code and measure what will run; returns what was measured.
 
         1. The tree that was copied is the tree that was granted.
         2. The environment is the one that was granted.
+
+        Raises ``code.changed``, ``environment.changed``, ``tree.*``.
         """
         peer, intent = self._job.peer, self._job.intent
         tree = stage(self._job.code, self.code, Submitter(peer.uid, peer.gid, peer.groups))
         _same("code.changed", tree.digest, intent.code)  # (1)
         environment = measure_environment(self._job.environment, self._cache)
         _same("environment.changed", environment.digest, intent.environment)  # (2)
+        return WorkloadEntry(self._grant, tree.digest, environment.digest)
 
 
 def _same(reason: str, found: bytes, granted: bytes) -> None:

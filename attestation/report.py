@@ -54,7 +54,10 @@ class Output(Wire):
 
 @wire
 class Report(Wire):
-    """The end of one grant. Times in Unix seconds; ``exit_code`` as a shell sees it; ``leases`` were held."""
+    """The end of one grant. Times in Unix seconds; ``exit_code`` as a shell sees it; ``leases`` were held.
+
+    ``entry`` is the job's number in the sequence that the TPM certifies; absent where it was never let start.
+    """
 
     MAX_SIZE = MAX_SIZE
 
@@ -68,6 +71,7 @@ class Report(Wire):
     leases: int = label(8)
     cgroup_empty: bool = label(9)
     code: bytes = label(11, size=32)
+    entry: int | None = label(12, low=1, high=1 << 48, default=None)
 
     def check(self) -> None:
         """Raise ``Malformed`` for more different reasons than the log's record of this report has room for."""
