@@ -15,7 +15,13 @@ checks are recorded as not run; in ``workload`` they do not, and all are made.
  7. tpm.quote: the quote, by the numbered checks of :func:`attestation.tpm.quote.verify_quote`.
  8. tpm.clock: resets, restarts and the clock have not gone back since the last accepted evidence.
  9. tpm.firmware: the TPM's firmware version is the enrolled one.
-10. tpm.baseline: the PCR values equal a usable baseline of the node's pool.
+10. tpm.baseline: the PCR values equal a usable baseline of the node's pool, PCR 10 aside. A pool without baselines has
+    to have boot references.
+11. tpm.event-log: the boot event log explains the quoted PCRs.
+12. tpm.boot: what it proves meets a usable boot reference of the pool.
+13. tpm.ima: the measurement list leads to the quoted PCR 10, and the pool's IMA reference allows all that is in it.
+
+Checks 11 to 13 are recorded as not applicable where the pool has no such reference (:mod:`attestation.appraise_boot`).
 
 ``gpu<n>``, ``switch<n>``, ``gpus``
     Where the host shows devices, the numbered checks of :mod:`attestation.gpu.checks` on each of them and those of
@@ -23,23 +29,22 @@ checks are recorded as not run; in ``workload`` they do not, and all are made.
     whose words they are.
 
 ``workload``
-11. workload.code: the intent's code tree is approved.
-12. workload.environment: the intent's environment is approved.
-13. workload.intent: a new job is asked for within a day of the intent's signature. (A renewal is not asked again.)
+14. workload.code: the intent's code tree is approved.
+15. workload.environment: the intent's environment is approved.
+16. workload.intent: a new job is asked for within a day of the intent's signature. (A renewal is not asked again.)
 
-Not checked here, on purpose: the age of the challenge (redeeming it is a durable act of the verifier), and the boot
-event log and IMA list, which are bound to the quote but not yet interpreted; claims say so by the fact ``logs``.
+Not checked here, on purpose: the age of the challenge (redeeming it is a durable act of the verifier).
 """
 
 import hmac
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from functools import cache
 
+from attestation import appraise_boot
 from attestation import claims as ear
-from attestation.challenge import Challenge
+from attestation.bench import Bench, Read, Subject
+from attestation.challenge import EVENT_LOG, IMA
 from attestation.claims import Appraisal, Check, Claims, VerifierId
-from attestation.cose import UntrustedSign1
 from attestation.errors import InterlockError, Malformed, Untrusted
 from attestation.evidence import (
     HOST,
@@ -47,7 +52,6 @@ from attestation.evidence import (
     TPM,
     TPM_TYPE,
     Cmw,
-    Evidence,
     HostRecord,
     TpmRecord,
     gpu_nonce,
@@ -55,59 +59,24 @@ from attestation.evidence import (
     read_evidence,
 )
 from attestation.gpu.appraise import GpuResult, GpuSubject, appraise_gpus, kind_of
-from attestation.gpu.collateral import EMPTY, Collateral
-from attestation.gpu.policy import GpuPolicy
-from attestation.intent import AHEAD_SECONDS, LIFETIME_SECONDS, Intent
-from attestation.node import NodeRecord
-from attestation.reference import Approval, Baseline, ReferenceSet, has_expired
+from attestation.intent import AHEAD_SECONDS, LIFETIME_SECONDS
+from attestation.progress import HostProgress, boot_of
+from attestation.reference import Baseline
 from attestation.tpm.clock import ClockInfo, check_clock, check_firmware
 from attestation.tpm.identity import verify_ak, verify_holder
-from attestation.tpm.quote import Quote, verify_quote
+from attestation.tpm.quote import verify_quote
 from attestation.tpm.structures import Public
 
-Read = tuple[Evidence, UntrustedSign1]
-"""What :func:`attestation.evidence.read_evidence` makes of a token: read, and not believed."""
+__all__ = ["NO_DEVICES", "Read", "Subject", "appraise", "appraise_and_follow"]
 
 NO_DEVICES = GpuResult(submods={}, binding="L0", assurance="hardware")
 """No GPU has shown anything: whatever the host says of its GPUs is asserted (architecture, section 5)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Subject:
-    """What the evidence is appraised against. ``grant`` is the grant to be renewed, ``at`` Unix seconds.
+Step = Callable[[Bench], str | None]
+"""Raises when the check fails; returns an outcome where it is not "pass"."""
 
-    ``gpus`` is what the policy demands of GPUs, ``collateral`` what others say about them.
-    """
-
-    intent: Intent
-    challenge: Challenge
-    node: NodeRecord
-    references: ReferenceSet
-    at: int
-    grant: bytes | None = None
-    gpus: GpuPolicy | None = None
-    collateral: Collateral = EMPTY
-
-
-@dataclass(slots=True)
-class _Bench:
-    """What the checks have established so far, each part set by the check that proves it."""
-
-    token: bytes | Read
-    subject: Subject
-    facts: dict[str, str] = field(default_factory=dict)
-    status: int = ear.AFFIRMING
-    references: set[str] = field(default_factory=set)
-    devices: Sequence[tuple[str, Cmw]] = ()
-    evidence: Evidence = field(init=False)
-    record: TpmRecord = field(init=False)
-    holder: Public = field(init=False)
-    quote: Quote = field(init=False)
-
-
-Step = Callable[[_Bench], None]
 _WEAKEST_FIRST = ("test", "hardware")
-_EXPIRED = {"ref": "ref.expired", "code": "code.expired", "environment": "environment.expired"}
 
 
 def appraise(token: bytes | Read, subject: Subject, *, verifier: VerifierId) -> Claims:
@@ -115,11 +84,21 @@ def appraise(token: bytes | Read, subject: Subject, *, verifier: VerifierId) -> 
 
     Never raises for what the host sent: a failed check is part of the claims.
     """
-    bench = _Bench(token, subject)
+    return appraise_and_follow(token, subject, verifier=verifier)[0]
+
+
+def appraise_and_follow(
+    token: bytes | Read, subject: Subject, *, verifier: VerifierId
+) -> tuple[Claims, HostProgress | None]:
+    """As :func:`appraise`; beside the claims what is proven of the host by now, ``None`` where a check of it failed.
+
+    Only who accepts the claims may keep the progress.
+    """
+    bench = Bench(token, subject)
     tpm = _run(_TPM_STEPS, bench, ear.INSTANCE_IDENTITY, ear.HARDWARE, chained=True)
     devices = _appraise_devices(bench.devices, subject)
-    workload = _run(_WORKLOAD_STEPS, _Bench(token, subject), ear.EXECUTABLES, chained=False)
-    return Claims(
+    workload = _run(_WORKLOAD_STEPS, Bench(token, subject), ear.EXECUTABLES, chained=False)
+    claims = Claims(
         issued=subject.at,
         profile=ear.PROFILE,
         submods={"tpm": tpm, "workload": workload, **devices.submods},
@@ -127,6 +106,7 @@ def appraise(token: bytes | Read, subject: Subject, *, verifier: VerifierId) -> 
         assurance=min(subject.node.assurance, devices.assurance, key=_WEAKEST_FIRST.index),
         binding=devices.binding,
     )
+    return claims, None if tpm.failures else bench.progress
 
 
 def _appraise_devices(records: Sequence[tuple[str, Cmw]], subject: Subject) -> GpuResult:
@@ -150,19 +130,19 @@ def _appraise_devices(records: Sequence[tuple[str, Cmw]], subject: Subject) -> G
     return appraise_gpus(records, asked)
 
 
-def _run(steps: Sequence[tuple[str, Step]], bench: _Bench, *vector: int, chained: bool) -> Appraisal:
+def _run(steps: Sequence[tuple[str, Step]], bench: Bench, *vector: int, chained: bool) -> Appraisal:
     checks: list[Check] = []
     for name, step in steps:
         if chained and bench.status == ear.CONTRAINDICATED:
             checks.append(Check(name=name, outcome=ear.NOT_RUN))
             continue
         try:
-            step(bench)
+            outcome = step(bench) or ear.PASS
         except InterlockError as error:
             bench.status = ear.CONTRAINDICATED
             checks.append(Check(name=name, outcome=ear.FAIL, reason=error.reason, detail=error.detail[:2048]))
         else:
-            checks.append(_passed(name))
+            checks.append(_unfailed(name, outcome))
     return Appraisal(
         status=bench.status,
         vector=dict.fromkeys(vector, bench.status),
@@ -174,34 +154,34 @@ def _run(steps: Sequence[tuple[str, Step]], bench: _Bench, *vector: int, chained
 
 
 @cache
-def _passed(name: str) -> Check:
-    """A check that passed says nothing but its name, so one object does for all."""
-    return Check(name=name, outcome=ear.PASS)
+def _unfailed(name: str, outcome: str) -> Check:
+    """A check that did not fail says nothing but its name and outcome, so one object does for all."""
+    return Check(name=name, outcome=outcome)
 
 
-def _envelope(bench: _Bench) -> None:
+def _envelope(bench: Bench) -> None:
     bench.holder = Public.from_bytes(bench.subject.node.holder_public)
     evidence, envelope = read_evidence(bench.token) if isinstance(bench.token, bytes) else bench.token
     envelope.verify(bench.holder.key)
     bench.evidence = evidence
 
 
-def _nonce(bench: _Bench) -> None:
+def _nonce(bench: Bench) -> None:
     if not hmac.compare_digest(bench.evidence.nonce, bench.subject.challenge.nonce):
         raise Untrusted("evidence.nonce", "the evidence answers another challenge")
 
 
-def _intent(bench: _Bench) -> None:
+def _intent(bench: Bench) -> None:
     if not hmac.compare_digest(bench.evidence.intent, bench.subject.intent.digest):
         raise Untrusted("evidence.intent", "the evidence was collected for another intent")
 
 
-def _grant(bench: _Bench) -> None:
+def _grant(bench: Bench) -> None:
     if bench.evidence.grant != bench.subject.grant:
         raise Untrusted("evidence.grant", "the evidence is for another grant")
 
 
-def _records(bench: _Bench) -> None:
+def _records(bench: Bench) -> None:
     collection = bench.evidence.collection
     unknown = sorted(name for name in collection.keys() - {TPM, HOST} if kind_of(name) is None)
     if unknown:
@@ -216,16 +196,16 @@ def _records(bench: _Bench) -> None:
     bench.devices = bench.evidence.gpu_records()
 
 
-def _holder(bench: _Bench) -> None:
+def _holder(bench: Bench) -> None:
     if not hmac.compare_digest(bench.record.holder_public, bench.subject.node.holder_public):
         raise Untrusted("tpm.holder.unknown", "the holder key is not the enrolled one")
     ak = verify_ak(bench.subject.node.ak_public)
     verify_holder(bench.record.holder_public, bench.record.certify, bench.record.certify_signature, ak=ak)
 
 
-def _quote(bench: _Bench) -> None:
+def _quote(bench: Bench) -> None:
     subject, record, evidence = bench.subject, bench.record, bench.evidence
-    qualifying = qualifying_data(
+    bench.qualifying = qualifying_data(
         nonce=subject.challenge.nonce,
         intent=subject.intent.digest,
         holder=bench.holder.key.thumbprint,
@@ -238,73 +218,63 @@ def _quote(bench: _Bench) -> None:
         record.quote,
         record.signature,
         ak=verify_ak(subject.node.ak_public),
-        qualifying=qualifying,
+        qualifying=bench.qualifying,
         bank=subject.challenge.bank,
         pcrs=subject.challenge.pcrs,
         values=record.pcrs,
     )
     bench.facts["bank"] = str(record.bank)
-    bench.facts["logs"] = "bound, not interpreted" if record.event_log or record.ima else "none"
+    sent = {EVENT_LOG: record.event_log, IMA: record.ima}
+    bench.facts["logs"] = ", ".join(name for name, data in sent.items() if data is not None) or "none"
     bench.facts.update({f"pcr.{index}": digest.hex() for index, digest in sorted(record.pcrs.items())})
 
 
-def _clock(bench: _Bench) -> None:
+def _clock(bench: Bench) -> None:
     last = bench.subject.node.clock
     before = None if last is None else ClockInfo(last.clock, last.resets, last.restarts, last.safe)
     now = bench.quote.clock
     check_clock(now, before)
     bench.facts |= {"clock": str(now.clock), "resets": str(now.reset_count), "restarts": str(now.restart_count)}
     bench.facts["safe"] = str(now.safe).lower()
+    here, known = boot_of(now.reset_count, now.restart_count), bench.subject.progress
+    bench.progress = known if known is not None and known.boot == here else HostProgress(boot=here)
 
 
-def _firmware(bench: _Bench) -> None:
+def _firmware(bench: Bench) -> None:
     check_firmware(bench.quote.firmware, bench.subject.node.firmware)
     bench.facts["firmware"] = f"{bench.quote.firmware:#018x}"
 
 
-def _baseline(bench: _Bench) -> None:
+def _baseline(bench: Bench) -> str | None:
     subject = bench.subject
+    if not subject.references.has_baseline(subject.node.pool) and subject.references.boots_of(subject.node.pool):
+        return ear.NOT_APPLICABLE
     found = subject.references.match(subject.node.pool, subject.challenge.bank, bench.record.pcrs, at=subject.at)
     if not isinstance(found, Baseline):
         if not found:
             raise Untrusted("ref.none", f"pool {subject.node.pool!r} has no baseline in this bank")
         raise Untrusted("tpm.pcr.mismatch", "; ".join(m.text for m in found))
-    _usable(found, "baseline", bench)
+    bench.use(found, "baseline")
+    return None
 
 
 def _approved(kind: str) -> Step:
-    def step(bench: _Bench) -> None:
+    def step(bench: Bench) -> None:
         intent = bench.subject.intent
         digest = intent.code if kind == "code" else intent.environment
         bench.facts[kind] = digest.hex()
         found = bench.subject.references.approval(kind, digest)
         if found is None:
             raise Untrusted(f"{kind}.unknown", f"{kind} digest {digest.hex()} is not approved")
-        _usable(found, kind, bench)
+        bench.use(found, kind)
 
     return step
 
 
-def _signed_lately(bench: _Bench) -> None:
+def _signed_lately(bench: Bench) -> None:
     age = bench.subject.at - bench.subject.intent.issued
     if bench.subject.grant is None and not -AHEAD_SECONDS <= age <= LIFETIME_SECONDS:
         raise Untrusted("intent.time", f"signed {age} s ago; it is good for {LIFETIME_SECONDS} s")
-
-
-def _usable(found: Baseline | Approval, kind: str, bench: _Bench) -> None:
-    """A reference value counts while it is active, or with a warning while it is obsolete.
-
-    That it was revoked is said first: a value known to be bad stays a hard refusal when it expires as well.
-    """
-    bench.facts[f"{kind}.name"], bench.facts[f"{kind}.state"] = found.name, found.state
-    bench.references.add(found.name)
-    family = "ref" if isinstance(found, Baseline) else kind
-    if found.state != "revoked" and has_expired(found, bench.subject.at):
-        raise Untrusted(_EXPIRED[family], f"{kind} {found.name} expired")
-    if found.state == "obsolete":
-        bench.status = max(bench.status, ear.WARNING)
-    elif found.state != "active":
-        raise Untrusted(f"{family}.{found.state}", f"{kind} {found.name} is {found.state}: {found.provenance}")
 
 
 _TPM_STEPS: tuple[tuple[str, Step], ...] = (
@@ -318,9 +288,12 @@ _TPM_STEPS: tuple[tuple[str, Step], ...] = (
     ("tpm.clock", _clock),  # (8)
     ("tpm.firmware", _firmware),  # (9)
     ("tpm.baseline", _baseline),  # (10)
+    ("tpm.event-log", appraise_boot.event_log),  # (11)
+    ("tpm.boot", appraise_boot.boot),  # (12)
+    ("tpm.ima", appraise_boot.ima),  # (13)
 )
 _WORKLOAD_STEPS: tuple[tuple[str, Step], ...] = (
-    ("workload.code", _approved("code")),  # (11)
-    ("workload.environment", _approved("environment")),  # (12)
-    ("workload.intent", _signed_lately),  # (13)
+    ("workload.code", _approved("code")),  # (14)
+    ("workload.environment", _approved("environment")),  # (15)
+    ("workload.intent", _signed_lately),  # (16)
 )

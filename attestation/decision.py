@@ -56,6 +56,8 @@ _DRAINS = frozenset(
         "ref.expired",
         "ref.pending",
         "ref.retired",
+        "tpm.ima.policy.missing",
+        "tpm.ima.unquoted",
         *(f"policy.required.{name}" for name in CHECKS),
     }
 )
@@ -63,6 +65,9 @@ _DRAINS = frozenset(
 
 UNAVAILABLE = frozenset({"gpu.revocation.missing", "gpu.revocation.stale", "gpu.rim.missing"})
 """Codes that say nothing of the host: what others would say about its devices is not at hand, or has run out."""
+
+_MADE = {"event-log": ("tpm.event-log", "tpm.boot"), "ima": ("tpm.ima",)}
+"""For names of :data:`attestation.policy.CHECKS` that stand for others: the numbered checks that have to be passed."""
 
 _SECONDS_PER_HOUR = 3600
 _HOURS_PER_DAY = 24
@@ -86,7 +91,8 @@ class Facts(Wire):
     """Everything about one request that a decision looks at. Sets are ascending tuples; states are words.
 
     ``failures`` are the reason codes of the claims, ``passed`` the names of :data:`attestation.policy.CHECKS` that the
-    appraisal passed; ``baseline``, ``code`` and ``environment`` are states of reference values, or ``unknown``;
+    appraisal passed; ``baseline``, ``code`` and ``environment`` are states of reference values, or ``unknown``, where
+    ``baseline`` is the worst of what the host's boot was held against: baseline, boot and IMA reference;
     ``command`` and ``steering`` are what :mod:`attestation.command` says of the arguments and variables.
     """
 
@@ -219,7 +225,7 @@ def facts_from(
         node=node.name,
         node_state=node.state,
         pool=node.pool,
-        baseline=tpm.get("baseline.state", "unknown"),
+        baseline=_host_state(tpm),
         code=workload.get("code.state", "unknown"),
         environment=workload.get("environment.state", "unknown"),
         assurance=claims.assurance,
@@ -247,7 +253,15 @@ def _passed(claims: Claims) -> tuple[str, ...]:
     for appraisal in claims.submods.values():
         for check in appraisal.checks:
             outcomes.setdefault(check.name, set()).add(check.outcome)
-    return tuple(name for name in CHECKS if outcomes.get(name) == {PASS})
+    return tuple(name for name in CHECKS if all(outcomes.get(made) == {PASS} for made in _MADE.get(name, (name,))))
+
+
+def _host_state(facts: Mapping[str, str]) -> str:
+    """The state of the reference values that the host's boot was held against: one that is not active counts."""
+    states = {
+        facts[name] for name in ("baseline.state", "boot-reference.state", "ima-reference.state") if name in facts
+    }
+    return next(iter(sorted(states - {"active"})), "active") if states else "unknown"
 
 
 def _refusals(facts: Facts, policy: Policy) -> set[str]:

@@ -49,6 +49,24 @@ _PROOF = {
         True,
         _OPERATOR,
     ),
+    "tpm.ima.missing": (
+        "The host did not send its measurement list.",
+        "Let the agent read it (ima = true in its settings), and boot a kernel with IMA and an ima_policy.",
+        False,
+        _ADMIN,
+    ),
+    "tpm.ima.unquoted": (
+        "The measurement list cannot be proven: the policy does not ask for PCR 10.",
+        "Add 10 to pcrs in settings.toml.",
+        False,
+        _OPERATOR,
+    ),
+    "tpm.ima.policy.missing": (
+        "The list of files that the reference value names is not at hand.",
+        "Load the IMA reference again, with its list.",
+        False,
+        _OPERATOR,
+    ),
     "tpm.ima.inactive": (
         "The host measures nothing: IMA has not extended PCR 10.",
         "Boot with ima_policy=tcb, or load an IMA policy.",

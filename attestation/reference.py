@@ -12,12 +12,14 @@ retired  no longer matches; the refusal says so
 revoked  matched once and is known to be bad: a hard refusal
 ======== ==========================================================================
 
-Nothing matches by default: without a baseline or a boot reference no host passes.
+Nothing matches by default: without a baseline or a boot reference no host passes. No baseline is compared in PCR 10,
+which IMA extends with every file: what is in it, an IMA reference says.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 from attestation.errors import Malformed
 from attestation.tpm.boot.policy import BootPolicy
@@ -26,6 +28,7 @@ from attestation.wire import Wire, label, wire
 STATES = ("pending", "active", "obsolete", "retired", "revoked")
 USABLE = ("active", "obsolete")
 KINDS = ("code", "environment")
+IMA_PCR = 10
 
 
 def _check_state(state: str) -> None:
@@ -150,6 +153,9 @@ class ReferenceSet:
         self.encoded = references.to_bytes()
         self.digest = hashlib.sha256(self.encoded).digest()
         self._approvals = {(a.kind, a.digest): a for a in references.approvals}
+        self._compared = frozenset(pool for baseline in references.baselines for pool in baseline.pools)
+        self._boots = _by_pool(references.boots)
+        self._lists = {pool: min(found, key=_first_choice) for pool, found in _by_pool(references.lists).items()}
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "ReferenceSet":
@@ -159,6 +165,18 @@ class ReferenceSet:
     def approval(self, kind: str, digest: bytes) -> Approval | None:
         """The approval of this digest, or ``None``."""
         return self._approvals.get((kind, digest))
+
+    def has_baseline(self, pool: str) -> bool:
+        """Whether a baseline names ``pool``, in whatever bank and state."""
+        return pool in self._compared
+
+    def boots_of(self, pool: str) -> tuple[BootReference, ...]:
+        """The boot references of ``pool``, without those that are pending."""
+        return self._boots.get(pool, ())
+
+    def list_of(self, pool: str) -> ImaReference | None:
+        """The IMA reference of ``pool`` that is usable; where none is, one that says why not; pending ones aside."""
+        return self._lists.get(pool)
 
     def match(self, pool: str, bank: int, values: Mapping[int, bytes], *, at: int) -> Baseline | tuple[Mismatch, ...]:
         """The baseline of ``pool`` whose PCRs all equal ``values``, else what differs from the nearest one.
@@ -188,16 +206,41 @@ _REVOKED = "revoked"
 _PREFERENCE = ("active", "obsolete", "pending", "retired", _REVOKED)
 
 
-def has_expired(found: Baseline | Approval, at: int) -> bool:
+_CHOICE = ("active", "obsolete", _REVOKED, "retired")
+Described = TypeVar("Described", BootReference, ImaReference)
+
+
+def _first_choice(found: BootReference | ImaReference) -> int:
+    return _CHOICE.index(found.state)
+
+
+def _by_pool(references: Iterable[Described]) -> dict[str, tuple[Described, ...]]:
+    found: dict[str, list[Described]] = {}
+    for reference in references:
+        for pool in reference.pools if reference.state != "pending" else ():
+            found.setdefault(pool, []).append(reference)
+    return {pool: tuple(named) for pool, named in found.items()}
+
+
+def preferred(found: Iterable[BootReference], at: int) -> BootReference:
+    """The boot reference to rest on, of those that a boot meets: one that has not expired, in the best state.
+
+    Unlike a baseline, a revoked one does not win: it is a set of demands that was found too weak, and a boot that meets
+    stronger ones may well meet it too.
+    """
+    return min(found, key=lambda reference: (has_expired(reference, at), _first_choice(reference)))
+
+
+def has_expired(found: Baseline | BootReference | ImaReference | Approval, at: int) -> bool:
     """Whether a reference value has an end, and it has come by ``at`` (Unix seconds)."""
     return found.expires is not None and at >= found.expires
 
 
 def _mismatches(baseline: Baseline, bank: int, values: Mapping[int, bytes]) -> tuple[Mismatch, ...]:
-    """What differs, in both directions: a PCR that was quoted and is not in the baseline differs too."""
+    """What differs, in both directions: a PCR that was quoted and is not in the baseline differs too. PCR 10 aside."""
     expected = baseline.pcrs[bank]
     wrong = []
-    for index in sorted(expected.keys() | values.keys()):
+    for index in sorted((expected.keys() | values.keys()) - {IMA_PCR}):
         seen, wanted = values.get(index, b""), expected.get(index, ())
         if seen not in wanted:
             wrong.append(Mismatch(baseline.name, index, wanted, seen))

@@ -176,5 +176,5 @@ def test_a_named_check_passes_only_where_it_passed_everywhere() -> None:
 
 
 def test_checks_of_other_names_are_no_named_checks() -> None:
-    others = appraisal(Check(name="tpm.quote", outcome=ear.PASS), Check(name="ima", outcome=ear.PASS))
+    others = appraisal(Check(name="tpm.quote", outcome=ear.PASS), Check(name="tpm.ima", outcome=ear.PASS))
     assert adapted(claims({"tpm": others, "workload": WORKLOAD})).passed == ("ima",)

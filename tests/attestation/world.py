@@ -38,6 +38,9 @@ class World:
     challenge: Any = CHALLENGE
     grant: bytes | None = None
     at: int = CHALLENGE.issued
+    event_log: bytes | None = None
+    ima: tuple[int, bytes] | None = None
+    """Number of the first entry that is sent, and the entries."""
 
     def __post_init__(self) -> None:
         self.holder_public = self.tpm.create_holder().public
@@ -60,7 +63,7 @@ class World:
             "intent": self.intent.digest,
             "holder": self.signer.public.thumbprint,
             "gpus": (),
-            "logs": (None, None),
+            "logs": (self.event_log, None if self.ima is None else self.ima[1]),
         }
         return qualifying_data(**{**parts, **changes})
 
@@ -76,6 +79,9 @@ class World:
             holder_public=self.holder_public,
             certify=certified.attest,
             certify_signature=certified.signature,
+            event_log=self.event_log,
+            ima=None if self.ima is None else self.ima[1],
+            ima_start=None if self.ima is None else self.ima[0],
         )
         return replace(honest, **changes)
 
