@@ -9,13 +9,15 @@ Rules (design: architecture, "Fail closed"; control, "Hold" and "Stop"):
 3. A hard halt freezes, then kills. A drain is SIGTERM and time, never beyond the lease, then kills.
 4. The end of the channel, SIGTERM, SIGINT, and any error of its own kill the job at once.
 5. Dead means that the kernel calls the control group empty.
+6. A job's secrets are emptied here when it is frozen and when it has ended. A job with secrets is thawed by `Filled`
+   alone: the agent has them back, and a lease is in force then. Its hold time counts from when it was frozen.
 
-| State | Start | LeaseUpdate | Halt hard | Halt drain | Signal | lease ends | seconds over | hold over | grace over |
-|---|---|---|---|---|---|---|---|---|---|
-| waiting | running | - | - | - | - | | | | |
-| running | - | running | ended | draining | handed on | frozen | draining | | |
-| frozen | - | running | ended | ended | handed on | | | ended | |
-| draining | - | draining | ended | draining | handed on | ended | | | ended |
+| State | Start | LeaseUpdate | Filled | Halt hard | Halt drain | Signal | lease ends | seconds, hold, grace over |
+|---|---|---|---|---|---|---|---|---|
+| waiting | running | - | - | - | - | - | | |
+| running | - | running | running | ended | draining | handed on | frozen | draining by seconds |
+| frozen | - | running (6) | running | ended | ended | handed on | | ended by hold |
+| draining | - | draining | draining | ended | draining | handed on | ended | ended by grace |
 
 "-" is a broken agent (rule 4). The end of init ends every state.
 """
@@ -26,12 +28,12 @@ import selectors
 import signal
 import socket
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from enum import Enum, auto
 from pathlib import Path
 from typing import Final
 
-from agent import launch
+from agent import launch, memory
 from agent.cgroup import Cgroup, Stuck
 from agent.clock import SECOND, Timer, now_ns
 from agent.protocol import (
@@ -44,6 +46,7 @@ from agent.protocol import (
     Draining,
     Exited,
     Failed,
+    Filled,
     Frozen,
     Halt,
     LeaseRefused,
@@ -108,8 +111,11 @@ Source = Timer | socket.socket | int | Channel
 class Deadman:
     """The event loop of one job, from its barrier to its end."""
 
-    def __init__(self, channel: Channel, start: Start, held: Held, init: launch.Init) -> None:
+    def __init__(
+        self, channel: Channel, start: Start, held: Held, init: launch.Init, secrets: Sequence[int] = ()
+    ) -> None:
         self._state = State.RUNNING
+        self._secrets = secrets
         self._channel = channel
         self._held = held
         self._init = init
@@ -119,6 +125,7 @@ class Deadman:
         self._grace_ns = start.grace_ns
         self._draining = Draining(reason="", cause_ns=0, until_ns=0)
         self._frozen_ns: int | None = None
+        self._hold_until_ns = 0
         self._last: Failed | Left | None = None
         self._selector = selectors.DefaultSelector()
 
@@ -153,6 +160,7 @@ class Deadman:
         """The job does not start: nothing of it has run, and nothing will."""
         self._init.kill()
         os.waitpid(self._init.pid, 0)
+        self._empty()
         self._channel.tell(refused)
         self._state = State.ENDED
 
@@ -163,6 +171,8 @@ class Deadman:
             self._init.kill()
         with contextlib.suppress(OSError):
             dead_ns = self._group.kill_and_wait()
+        with contextlib.suppress(OSError):
+            self._empty()
         reason = "deadman.protocol" if isinstance(error, Malformed) else "deadman.failed"
         self._channel.tell(Dead(klass=HARD, reason=reason, cause_ns=cause_ns, dead_ns=dead_ns))
 
@@ -175,6 +185,8 @@ class Deadman:
                 self._end(HARD, "agent.gone", now_ns())
             case LeaseUpdate() as update:
                 self._lease(update)
+            case Filled():
+                self._filled()
             case Halt(klass="hard") as halt:
                 self._end(HARD, halt.reason, halt.cause_ns)
             case Halt() as halt:
@@ -185,7 +197,7 @@ class Deadman:
                 raise Malformed("deadman.protocol", f"{type(other).__name__} while {self._state.name.lower()}")
 
     def _lease(self, update: LeaseUpdate) -> None:
-        if self._state is State.FROZEN and now_ns() >= self._held.hold_until_ns:
+        if self._state is State.FROZEN and now_ns() >= self._hold_until_ns:
             return  # too late by a moment: the timer is due
         try:
             lease = self._held.accept(update.token, update.asked_at_ns)
@@ -193,11 +205,23 @@ class Deadman:
             self._channel.tell(LeaseRefused(reason=error.reason, detail=error.detail))
             return
         self._channel.tell(Renewed(sequence=lease.sequence, until_ns=self._held.until_ns))
-        if self._state is State.FROZEN:
-            self._group.thaw()
-            self._frozen_ns = None
-            self._state = State.RUNNING
-            self._channel.tell(Thawed(at_ns=now_ns()))
+        if self._state is State.FROZEN and not self._secrets:
+            self._thaw()
+
+    def _filled(self) -> None:
+        """Rule 6. Anybody but a frozen job has its secrets anyway; where the lease ended meanwhile they go again."""
+        if self._state is not State.FROZEN:
+            return
+        if now_ns() < self._held.until_ns:
+            self._thaw()
+        else:
+            self._empty()
+
+    def _thaw(self) -> None:
+        self._group.thaw()
+        self._frozen_ns = None
+        self._state = State.RUNNING
+        self._channel.tell(Thawed(at_ns=now_ns()))
 
     def _status(self) -> None:
         received = self._init.status.receive()
@@ -220,6 +244,7 @@ class Deadman:
             self._note(received[0])
         code = os.waitstatus_to_exitcode(os.waitpid(self._init.pid, 0)[1])
         at_ns = self._group.kill_and_wait()
+        self._empty()
         last = self._last or Left(code=code, leftover=0)
         if isinstance(last, Failed):
             self._channel.tell(Refused(reason=last.reason, detail=last.detail))
@@ -233,7 +258,7 @@ class Deadman:
         held = self._held
         due = {
             State.RUNNING: min(held.until_ns, self._limit_ns),
-            State.FROZEN: held.hold_until_ns,
+            State.FROZEN: self._hold_until_ns,
             State.DRAINING: min(held.until_ns, self._draining.until_ns),
         }
         self._timer.arm(due[self._state])
@@ -243,8 +268,8 @@ class Deadman:
         now, held = now_ns(), self._held
         if self._state is State.DRAINING and now >= min(held.until_ns, self._draining.until_ns):
             self._end(DRAIN, self._draining.reason, self._draining.cause_ns)
-        elif self._state is State.FROZEN and now >= held.hold_until_ns:
-            self._end(STALE, "lease.hold", held.hold_until_ns)
+        elif self._state is State.FROZEN and now >= self._hold_until_ns:
+            self._end(STALE, "lease.hold", self._hold_until_ns)
         elif self._state is State.RUNNING and now >= held.until_ns:
             self._freeze(held.until_ns)
         elif self._state is State.RUNNING and now >= self._limit_ns:
@@ -256,8 +281,10 @@ class Deadman:
         except Stuck:
             self._end(STALE, "lease.expired", cause_ns)
             return
+        self._empty()
         self._state = State.FROZEN
         until, frozen = self._held.hold_until_ns, self._frozen_ns
+        self._hold_until_ns = until
         self._channel.tell(Frozen(reason="lease.expired", cause_ns=cause_ns, frozen_ns=frozen, until_ns=until))
 
     def _drain(self, reason: str, cause_ns: int) -> None:
@@ -280,9 +307,15 @@ class Deadman:
                 self._frozen_ns = self._group.freeze(_HARD_FREEZE_S)
         dead_ns = self._group.kill_and_wait()
         os.waitpid(self._init.pid, 0)
+        self._empty()
         frozen_ns = self._frozen_ns
         self._channel.tell(Dead(klass=klass, reason=reason, cause_ns=cause_ns, frozen_ns=frozen_ns, dead_ns=dead_ns))
         self._state = State.ENDED
+
+    def _empty(self) -> None:
+        """Rule 6."""
+        for each in self._secrets:
+            memory.empty(each)
 
 
 def _wake_on_signals() -> socket.socket:
@@ -309,19 +342,20 @@ def serve(channel: Channel) -> int:
     if received is None:
         return os.EX_OK  # there is no job
     start, descriptors = received
-    if not isinstance(start, Start) or len(descriptors) != 3:
+    if not isinstance(start, Start) or len(descriptors) != 3 + len(start.secrets):
         raise Malformed("deadman.protocol", f"{type(start).__name__} with {len(descriptors)} descriptors as the start")
+    stdio, secrets = launch.raised(descriptors[:3]), launch.raised(descriptors[3:])
     wake = _wake_on_signals()
     try:
         launch.check_start(start)
         held = Held(start)
-        init = launch.spawn(start, (descriptors[0], descriptors[1], descriptors[2]))
+        init = launch.spawn(start, (stdio[0], stdio[1], stdio[2]), secrets)
     except (InterlockError, OSError) as error:
         channel.tell(_refused(error))
         return os.EX_OK
-    for each in descriptors:
+    for each in stdio:
         os.close(each)
-    deadman = Deadman(channel, start, held, init)
+    deadman = Deadman(channel, start, held, init, secrets)
     try:
         try:
             deadman.begin()

@@ -4,7 +4,8 @@ Rules (design: architecture, "Fail closed"; control, "Hold" and "Stop"):
 1. The deadman decides about leases; this side only delivers. Neither side can make a job outlive its lease.
 2. Each watches the other. The deadman kills when this side's channel ends. This side kills when the deadman ended
    without a final word, and ends a deadman that misses its own deadline by more than two seconds.
-3. After the last word the control group is killed once more, seen empty and removed: only that is `cgroup_empty`.
+3. After the last word the control group is killed once more, seen empty and removed: only that is `cgroup_empty`. What
+   the job was given as secrets is emptied, whether the deadman has done so or not.
 4. A grant's control group is made once. Where it exists the grant was used, and nothing is started.
 
 The deadman is started from the files that this agent runs from, never from what an upgrade has put beside them.
@@ -17,11 +18,11 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
-from agent import protocol
+from agent import memory, protocol
 from agent.cgroup import Cgroup, Stuck
 from agent.clock import SECOND, Timer, now_ns
 from agent.protocol import Channel, Event
@@ -62,6 +63,8 @@ class JobSpec:
     verifier_key_spki: bytes
     stdio: tuple[int, int, int]
     groups: tuple[int, ...] = ()
+    secrets: Mapping[str, int] = field(default_factory=dict)
+    """The memory file of each secret (agent.memory), filled; they stay the caller's."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +104,8 @@ class Hold:
         self._outcome = Outcome(None, (), (), cgroup_empty=False)
         self._final = False
         self._halting = False
+        self._frozen = False
+        self._until_ns = 0
         self._init_pid: int | None = None
         self._done = threading.Event()
         self._lock = threading.Lock()  # no descriptor is used after it was closed
@@ -136,7 +141,8 @@ class Hold:
             raise
         self._watch = Timer()
         self._watch.arm(now_ns() + _START_NS)
-        self._send(self._message(lease_token, asked_at_ns, limited), spec.stdio)
+        secrets = (spec.secrets[name] for name in sorted(spec.secrets))
+        self._send(self._message(lease_token, asked_at_ns, limited), (*spec.stdio, *secrets))
         threading.Thread(target=self._listen, name=f"hold-{spec.cti.hex()[:8]}", daemon=True).start()
 
     def _message(self, lease_token: bytes, asked_at_ns: int, limited: tuple[str, ...]) -> protocol.Start:
@@ -161,6 +167,7 @@ class Hold:
             key=spec.verifier_key_spki,
             lease=lease_token,
             asked_at_ns=asked_at_ns,
+            secrets=tuple(sorted(spec.secrets)),
         )
 
     # --- what the agent asks for -------------------------------------------------------------------------------
@@ -183,6 +190,10 @@ class Hold:
     def renew(self, token: bytes, asked_at_ns: int) -> None:
         """Deliver the next lease; answered by the event `Renewed` or `LeaseRefused`."""
         self._send(protocol.LeaseUpdate(token=token, asked_at_ns=asked_at_ns))
+
+    def filled(self) -> None:
+        """Say that the secrets of a frozen job are back under the lease that it has now; answered by `Thawed`."""
+        self._send(protocol.Filled())
 
     def halt(self, klass: str, reason: str, cause_ns: int) -> None:
         """Stop the job, `hard` or `drain`. After a hard halt the event `Dead` comes within moments, or rule 2 acts."""
@@ -256,13 +267,18 @@ class Hold:
                 self._outcome = replace(self._outcome, applied=event.applied)
                 self._expect_word(event.until_ns)
             case protocol.Renewed():
-                self._expect_word(event.until_ns)
+                self._until_ns = event.until_ns
+                if not self._frozen:  # it says nothing at the end of a lease while it is
+                    self._expect_word(event.until_ns)
             case protocol.Draining():
                 self._add(Halt(protocol.DRAIN, event.reason, event.cause_ns))
             case protocol.Frozen():
+                self._frozen = True
                 self._expect_word(event.until_ns)
                 self._add(Halt(protocol.STALE, event.reason, event.cause_ns, event.frozen_ns))
             case protocol.Thawed():
+                self._frozen = False
+                self._expect_word(self._until_ns)
                 *before, last = self._outcome.halts
                 self._outcome = replace(self._outcome, halts=(*before, replace(last, thawed_ns=event.at_ns)))
 
@@ -299,6 +315,8 @@ class Hold:
             dead_ns = self._group.kill_and_wait()
             with contextlib.suppress(OSError):
                 self._group.remove()
+        for each in self._spec.secrets.values():
+            memory.empty(each)
         if not self._final:
             dead = protocol.Dead(klass=protocol.HARD, reason="deadman.died", cause_ns=cause_ns, dead_ns=dead_ns)
             self._last(dead)

@@ -6,12 +6,14 @@ Rules (design: control, "Start" 3 to 6):
 3. The job sees its environment, its staged code and its output directory at fixed paths, the first two read-only;
    its own /proc, /tmp and /dev/shm; nothing of the agent's run directory, nor of the users' run directories (a user's
    service manager listens there, and starts for its user what is outside of every job's control group).
-4. The job gets the descriptors 0, 1 and 2, the variables named in the intent, and HOME, PATH, INTERLOCK_OUT.
-   Nothing else: no other descriptor, no other variable, no group, no pending or blocked signal.
+4. The job gets the descriptors 0, 1 and 2, one to read for each secret from 3 on, the variables named in the intent,
+   and HOME, PATH, INTERLOCK_OUT, and where it has secrets INTERLOCK_SECRETS: "name:descriptor,...". Nothing else: no
+   other descriptor, no other variable, no group, no pending or blocked signal.
 5. Init hands signals to the job's main process, reaps, and ends when the main process ends.
 """
 
 import contextlib
+import fcntl
 import itertools
 import os
 import resource
@@ -35,9 +37,13 @@ PATH: Final = f"{ENVIRONMENT}/bin:/usr/local/bin:/usr/bin:/bin"
 _GO: Final = b"g"
 _USERS: Final = Path("/run/user")
 _WRITABLE: Final = (OUT, Path("/tmp"), Path("/dev/shm"))  # noqa: S108 - the job's own, made below
+HIGH: Final = 64
+"""What init is given stands above the descriptors that the job gets, so that none takes the place of another."""
 _DEVICES: Final = (Path("/dev"), Path("/proc"))
 
 Stdio = tuple[int, int, int]
+Given = tuple[Stdio, Sequence[int]]
+"""The descriptors that a job is given: standard ones, and those of its secrets."""
 
 
 @dataclass(frozen=True)
@@ -60,16 +66,20 @@ class Init:
             signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
 
 
-def spawn(start: Start, stdio: Stdio) -> Init:
-    """Fork init, PID 1 of a new namespace, waiting at its barrier. OSError where the kernel refuses."""
+def spawn(start: Start, stdio: Stdio, secrets: Sequence[int] = ()) -> Init:
+    """Fork init, PID 1 of a new namespace, waiting at its barrier. OSError where the kernel refuses.
+
+    ``stdio`` and ``secrets`` are descriptors from HIGH on.
+    """
     rlimits = _needed_rlimits(start)
     kernel.unshare(kernel.CLONE_NEWPID)
     waiting, barrier = os.pipe()
     ours, theirs = Channel.pair()
+    theirs = theirs.above(HIGH)
     pid = os.fork()
     if pid == 0:
         os.close(barrier)
-        _forked(theirs, lambda: _init(start, stdio, waiting, theirs, rlimits))
+        _forked(theirs, lambda: _init(start, (stdio, secrets), waiting, theirs, rlimits))
     os.close(waiting)
     theirs.close()
     return Init(pid, os.pidfd_open(pid), ours, barrier)
@@ -79,7 +89,8 @@ def check_start(start: Start) -> None:
     """Refuse a start that no job may have: Untrusted("launch.user") or Untrusted("launch.command").
 
     1. A job is neither root nor the agent's own user, in its user, group or supplementary groups.
-    2. Arguments and variables can be handed to execve(2): no NUL, no "=" in a name.
+    2. Arguments and variables can be handed to execve(2): no NUL, no "=" in a name. So can the names of secrets, which
+       stand in a variable between commas and colons.
     """
     # (1)
     if start.uid in {0, os.geteuid()} or 0 in {start.gid, *start.groups}:
@@ -90,6 +101,8 @@ def check_start(start: Start) -> None:
         raise Untrusted("launch.command", "an argument or variable that cannot be handed over")
     if any("=" in name or not name for name in start.env):
         raise Untrusted("launch.command", "a variable without a proper name")
+    if not all(name and name.isprintable() and not set(name) & set(",:") for name in start.secrets):
+        raise Untrusted("launch.command", "a secret without a proper name")
 
 
 def _needed_rlimits(start: Start) -> tuple[int | None, int | None]:
@@ -116,19 +129,20 @@ def _forked(status: Channel, work: Callable[[], int]) -> NoReturn:
 # --- init ----------------------------------------------------------------------------------------------------
 
 
-def _init(start: Start, stdio: Stdio, waiting: int, status: Channel, rlimits: tuple[int | None, int | None]) -> int:
+def _init(start: Start, given: Given, waiting: int, status: Channel, rlimits: tuple[int | None, int | None]) -> int:
     kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
     signal.set_wakeup_fd(-1)
     signal.pthread_sigmask(signal.SIG_SETMASK, signal.valid_signals())
     if os.read(waiting, 1) != _GO:  # rule 1; also where the deadman died before it could be noticed
         return os.EX_UNAVAILABLE
-    _keep_only({0, 1, 2, status.fileno(), *stdio})  # all but 0, 1 and 2 close on exec
+    stdio, secrets = given
+    _keep_only({0, 1, 2, status.fileno(), *stdio, *secrets})  # all but 0, 1 and 2 close on exec
     Path("/proc/self/oom_score_adj").write_text("0")  # the deadman is exempt, the job is not
     _surroundings(start)
     main = os.fork()
     if main == 0:
-        _forked(status, lambda: _job(start, stdio, status, rlimits))
-    for each in stdio:
+        _forked(status, lambda: _job(start, given, status, rlimits))
+    for each in (*stdio, *secrets):
         os.close(each)
     code = _tend(main)
     status.tell(Left(code=code, leftover=_others()))
@@ -193,10 +207,12 @@ def _others() -> int:
 # --- the job -------------------------------------------------------------------------------------------------
 
 
-def _job(start: Start, stdio: Stdio, status: Channel, rlimits: tuple[int | None, int | None]) -> NoReturn:
+def _job(start: Start, given: Given, status: Channel, rlimits: tuple[int | None, int | None]) -> NoReturn:
     os.setsid()
+    stdio, secrets = given
     for number, each in enumerate(stdio):
         os.dup2(each, number)
+    released = dict(zip(start.secrets, map(_readable, secrets), strict=True))
     memory_mb, tasks = rlimits
     applied = start.limited + sandbox.apply_rlimits(memory_mb=memory_mb, tasks=tasks)
     os.setgroups(start.groups)
@@ -211,11 +227,28 @@ def _job(start: Start, stdio: Stdio, status: Channel, rlimits: tuple[int | None,
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     applied += sandbox.apply(_WRITABLE, _DEVICES)
     variables = {"HOME": str(OUT), "PATH": PATH} | dict(start.env) | {"INTERLOCK_OUT": str(OUT)}
+    if released:
+        variables["INTERLOCK_SECRETS"] = ",".join(f"{name}:{number}" for name, number in released.items())
     command = resolve(start.argv, variables["PATH"])
     os.environ.clear()
     os.environ.update(variables)
     status.send(Applied(names=applied))
     os.execv(command[0], command)  # noqa: S606 - no shell is the point
+
+
+def raised(descriptors: Sequence[int]) -> list[int]:
+    """The same files under descriptors that are in nobody's way."""
+    high = [fcntl.fcntl(each, fcntl.F_DUPFD_CLOEXEC, HIGH) for each in descriptors]
+    for each in descriptors:
+        os.close(each)
+    return high
+
+
+def _readable(memory: int) -> int:
+    """A descriptor of the job's own for a memory file: to read only, kept on exec, with an offset of its own."""
+    descriptor = os.open(f"/proc/self/fd/{memory}", os.O_RDONLY)
+    os.set_inheritable(descriptor, True)  # noqa: FBT003 - the library's signature
+    return descriptor
 
 
 def resolve(argv: Sequence[str], path: str, programs: Path = ENVIRONMENT / "bin") -> list[str]:

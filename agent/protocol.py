@@ -7,6 +7,7 @@ of CLOCK_BOOTTIME. File descriptors travel with `Start` only.
 
 import array
 import contextlib
+import fcntl
 import os
 import socket
 from collections.abc import Mapping
@@ -23,12 +24,14 @@ _UID: Final = 2**32 - 2
 HARD: Final = "hard"
 DRAIN: Final = "drain"
 STALE: Final = "stale"
+MOST_SECRETS: Final = 16
 FORWARDED: Final = (1, 2, 3, 10, 12, 15, 18, 20, 28)  # HUP INT QUIT USR1 USR2 TERM CONT TSTP WINCH
 
 
 @wire
 class Start(Wire):
-    """Agent to deadman, once, with the job's three standard descriptors. Paths are those of the host."""
+    """Agent to deadman, once, with the job's three standard descriptors and one memory file for each of ``secrets``, in
+    their order. Paths are those of the host."""
 
     cgroup: str = label(1)
     grant: bytes = label(2, size=16)
@@ -49,6 +52,12 @@ class Start(Wire):
     key: bytes = label(17)
     lease: bytes = label(18, most=_TOKEN)
     asked_at_ns: int = label(19)
+    secrets: tuple[str, ...] = label(20, most=64, ordered=True, default=())
+
+    def check(self) -> None:
+        """Raise ``Malformed`` for more secrets than descriptors travel beside a message."""
+        if len(self.secrets) > MOST_SECRETS:
+            raise Malformed("deadman.protocol", f"a job has at most {MOST_SECRETS} secrets")
 
 
 @wire
@@ -83,6 +92,11 @@ class Signal(Wire):
         """Raise ``Malformed`` for a signal that is not handed on."""
         if self.number not in FORWARDED:
             raise Malformed("deadman.protocol", f"signal {self.number} is not handed on")
+
+
+@wire
+class Filled(Wire):
+    """Agent to deadman: the secrets of a frozen job are back, unsealed under the lease that it has now."""
 
 
 @wire
@@ -194,7 +208,7 @@ KINDS: Final[Mapping[int, type[Wire]]] = dict(
         (
             *(Start, LeaseUpdate, Halt, Signal),
             *(Started, Refused, Renewed, LeaseRefused, Frozen, Thawed, Draining, Dead, Exited),
-            *(Applied, Failed, Left),
+            *(Applied, Failed, Left, Filled),
         ),
         start=1,
     )
@@ -215,7 +229,7 @@ def from_packet(data: bytes) -> Wire:
     return KINDS[value[0]].from_value(value[1])
 
 
-_ROOM: Final = socket.CMSG_LEN(3 * array.array("i").itemsize)
+_ROOM: Final = socket.CMSG_LEN((3 + MOST_SECRETS) * array.array("i").itemsize)
 
 
 class Channel:
@@ -229,6 +243,12 @@ class Channel:
         """Two ends; both close on exec."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         return cls(ours), cls(theirs)
+
+    def above(self, lowest: int) -> "Channel":
+        """This end under another descriptor, ``lowest`` or higher; this object's own is closed."""
+        descriptor = fcntl.fcntl(self._socket, fcntl.F_DUPFD_CLOEXEC, lowest)
+        self._socket.close()
+        return Channel(socket.socket(fileno=descriptor))
 
     def fileno(self) -> int:
         """For selectors and for handing the end to a child."""

@@ -54,6 +54,7 @@ MESSAGES: tuple[Wire, ...] = (
     protocol.Applied(names=("seccomp", "landlock.7")),
     protocol.Failed(reason="launch.setup", detail="mount"),
     protocol.Left(code=255, leftover=0),
+    protocol.Filled(),
 )
 
 
@@ -88,7 +89,7 @@ REFUSED = {
     "a map": cbor.encode({}),
     "three elements": cbor.encode([4, {1: 15}, 0]),
     "kind 0": cbor.encode([0, {1: 15}]),
-    "kind beyond the last": cbor.encode([17, {}]),
+    "kind beyond the last": cbor.encode([18, {}]),
     "kind is true": cbor.encode([True, START.to_value()]),
     "kind is text": cbor.encode(["Signal", {1: 15}]),
     "body is no map": cbor.encode([4, [15]]),
@@ -102,6 +103,9 @@ REFUSED = {
     "grant of 15 bytes": packed(1, grant=bytes(15)),
     "lease too long": packed(1, lease=bytes(16385)),
     "no seconds": packed(1, seconds=0),
+    "seventeen secrets": packed(1, secrets=tuple(f"s{n:02}" for n in range(17))),
+    "secrets not in order": packed(1, secrets=("b", "a")),
+    "a secret twice": packed(1, secrets=("a", "a")),
     "uid -1": packed(1, uid=2**32 - 1),
 }
 
@@ -139,7 +143,11 @@ def test_descriptors_travel_and_close_on_exec(pair: tuple[Channel, Channel]) -> 
 def test_descriptors_of_a_bad_packet_are_closed() -> None:
     left, right = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     before = len(list(Path("/proc/self/fd").iterdir()))
-    for payload, count in ((b"\xff", 2), (b"x" * 10, 4)):  # nonsense; and more descriptors than there is room for
+    for payload, count in (
+        (b"\xff", 2),
+        (b"x" * 10, 4),
+        (b"x" * 10, 20),
+    ):  # nonsense; and more descriptors than there is room for
         socket.send_fds(left, [payload], [0] * count)
         with pytest.raises(Malformed):
             Channel(right).receive()
