@@ -220,6 +220,17 @@ class TouchClock(Change):
 
 
 @dataclass(frozen=True, slots=True)
+class TouchProgress(Change):
+    """Remember what an accepted request has proven of a host: an encoded HostProgress. ``node.unknown``.
+
+    Two requests of one host may arrive in any order: what is further already stays (:mod:`attestation.progress`).
+    """
+
+    name: str
+    progress: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class ExpectNode(Change):
     """Only go on if the node is in this state, with these keys and pinned to these devices: ``node.changed``."""
 
@@ -234,13 +245,17 @@ class ExpectNode(Change):
 
 @dataclass(frozen=True, slots=True)
 class PutChallenge(Change):
-    """Issue a challenge: ``challenge.exists``. ``clock`` are the node's TPM counters as they are known now."""
+    """Issue a challenge: ``challenge.exists``.
+
+    ``clock`` are the node's TPM counters as they are known now, ``progress`` what is proven of it by now, encoded.
+    """
 
     nonce: bytes
     node: str
     issued: int
     expires: int
     clock: ClockRecord | None = None
+    progress: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)

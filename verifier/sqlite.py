@@ -23,6 +23,7 @@ from attestation import merkle
 from attestation.errors import Malformed, Untrusted
 from attestation.keys import PublicKey
 from attestation.log import leaf_hash
+from attestation.progress import HostProgress, merged
 from verifier.changes import Change, PutBlob, Unit
 from verifier.sqlite_reads import DISK, SqliteReads
 from verifier.sqlite_rules import (
@@ -57,6 +58,7 @@ class SqliteStore(SqliteReads):
             with DISK:
                 path.touch(mode=_OWNER_ONLY)
                 self._writer = self._connect()
+                self._writer.create_function("furthest", 2, _furthest, deterministic=True)
                 self._prepare()
                 self._frontier = self._checked_frontier()
                 self._memory.load(self._writer)
@@ -241,6 +243,12 @@ class _Group:
             number = int(row.fetchone()[0])
         self._next[job] = number + 1
         return number
+
+
+def _furthest(known: bytes | None, proven: bytes) -> bytes:
+    """What is known of a host once ``proven`` was accepted; in SQL, so that it happens where it is kept."""
+    before = None if known is None else HostProgress.from_bytes(known)
+    return merged(before, HostProgress.from_bytes(proven)).to_bytes()
 
 
 @contextmanager

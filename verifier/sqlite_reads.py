@@ -179,8 +179,8 @@ class SqliteReads:
         row = self._one(CHALLENGE, nonce)
         if row is None:
             return None
-        node, issued, expires, redeemed, *clock = row
-        return Challenge(node, issued, expires, redeemed, _clock(*clock))
+        node, issued, expires, redeemed, progress, *clock = row
+        return Challenge(node, issued, expires, redeemed, _clock(*clock), progress)
 
     def submitter(self, kid: bytes) -> bytes | None:
         """See :meth:`verifier.store.Store.submitter`."""
@@ -210,8 +210,8 @@ class SqliteReads:
 
 
 def _node(row: Any) -> Node:
-    name, ek_digest, holder, state, pool, record, clock, resets, restarts, safe, gpus = row
-    return Node(name, ek_digest, holder, state, pool, record, _clock(clock, resets, restarts, safe), lines_of(gpus))
+    *enrolled, clock, resets, restarts, safe, gpus, progress = row
+    return Node(*enrolled, _clock(clock, resets, restarts, safe), lines_of(gpus), progress)
 
 
 def _clock(clock: int | None, resets: int, restarts: int, safe: int) -> ClockRecord | None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from verifier import changes
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 APPLICATION_ID = 0x494C4B31
 """``ILK1``, so that a file of another program is not taken for a store."""
 
@@ -37,10 +37,11 @@ CREATE TABLE token (digest BLOB PRIMARY KEY, name TEXT NOT NULL, pool TEXT NOT N
 CREATE TABLE activation (session BLOB PRIMARY KEY, state BLOB NOT NULL, expires INTEGER NOT NULL) STRICT;
 CREATE TABLE node (name TEXT PRIMARY KEY, ek_digest BLOB NOT NULL UNIQUE, holder BLOB NOT NULL UNIQUE,
     state TEXT NOT NULL, pool TEXT NOT NULL, record BLOB NOT NULL,
-    clock INTEGER, resets INTEGER, restarts INTEGER, safe INTEGER, gpus TEXT NOT NULL DEFAULT '') STRICT;
+    clock INTEGER, resets INTEGER, restarts INTEGER, safe INTEGER, gpus TEXT NOT NULL DEFAULT '',
+    progress BLOB) STRICT;
 
 CREATE TABLE challenge (nonce BLOB PRIMARY KEY, node TEXT NOT NULL, issued INTEGER NOT NULL, expires INTEGER NOT NULL,
-    redeemed INTEGER, clock INTEGER, resets INTEGER, restarts INTEGER, safe INTEGER) STRICT;
+    redeemed INTEGER, clock INTEGER, resets INTEGER, restarts INTEGER, safe INTEGER, progress BLOB) STRICT;
 CREATE INDEX challenge_expires ON challenge (expires);
 CREATE TABLE intent (nonce BLOB PRIMARY KEY, at INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE submitter (kid BLOB PRIMARY KEY, record BLOB NOT NULL) STRICT;
@@ -61,6 +62,7 @@ UPGRADES: Mapping[int, tuple[str, ...]] = {
         """CREATE TABLE secret (name TEXT PRIMARY KEY, tenant TEXT NOT NULL, sealed BLOB NOT NULL,
     at INTEGER NOT NULL) STRICT""",
     ),
+    3: ("ALTER TABLE node ADD COLUMN progress BLOB", "ALTER TABLE challenge ADD COLUMN progress BLOB"),
 }
 """What makes a store of an older version one of the next."""
 
@@ -78,14 +80,16 @@ USERS = "SELECT DISTINCT tenant FROM job WHERE gpu_seconds > 0"
 RUNNING = f"SELECT cti, submitter, tenant, node FROM job WHERE {LIVE}"  # noqa: S608  # a constant
 IN_FORCE = "SELECT kind, digest FROM version NATURAL JOIN active"
 
-CHALLENGE = "SELECT node, issued, expires, redeemed, clock, resets, restarts, safe FROM challenge WHERE nonce = ?"
+CHALLENGE = (
+    "SELECT node, issued, expires, redeemed, progress, clock, resets, restarts, safe FROM challenge WHERE nonce = ?"
+)
 
 JOB = """
 SELECT cti, node, submitter, tenant, intent, state, gpus, at, revoked, lease_sequence, lease_digest, lease_end,
        gpu_seconds FROM job
 """
 
-NODE = "SELECT name, ek_digest, holder, state, pool, record, clock, resets, restarts, safe, gpus FROM node "
+NODE = "SELECT name, ek_digest, holder, state, pool, record, clock, resets, restarts, safe, gpus, progress FROM node "
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +194,7 @@ RULES: Mapping[type[changes.Change], Rule] = {
     ),
     changes.ReplaceNode: Rule(
         "UPDATE OR IGNORE node SET holder = :holder, state = iif(state = 'quarantined', state, :state), pool = :pool,"
-        " record = :record, clock = NULL, resets = NULL, restarts = NULL, safe = NULL"
+        " record = :record, clock = NULL, resets = NULL, restarts = NULL, safe = NULL, progress = NULL"
         " WHERE name = :name AND ek_digest = :ek_digest AND state <> 'retired'",
         "node.duplicate-holder",
         (
@@ -218,12 +222,16 @@ RULES: Mapping[type[changes.Change], Rule] = {
         "node.clock",
         ((_NO_NODE, "node.unknown"),),
     ),
+    changes.TouchProgress: Rule(
+        "UPDATE node SET progress = furthest(progress, :progress) WHERE name = :name", "node.unknown"
+    ),
     changes.ExpectNode: Rule(
         "SELECT 1 FROM node WHERE name = :name AND state = :state AND holder = :holder AND gpus = :gpus", "node.changed"
     ),
     changes.PutChallenge: Rule(
-        "INSERT INTO challenge (nonce, node, issued, expires, clock, resets, restarts, safe)"
-        " VALUES (:nonce, :node, :issued, :expires, :clock, :resets, :restarts, :safe) ON CONFLICT DO NOTHING",
+        "INSERT INTO challenge (nonce, node, issued, expires, progress, clock, resets, restarts, safe)"
+        " VALUES (:nonce, :node, :issued, :expires, :progress, :clock, :resets, :restarts, :safe)"
+        " ON CONFLICT DO NOTHING",
         "challenge.exists",
     ),
     changes.RedeemChallenge: Rule(

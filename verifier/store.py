@@ -85,20 +85,23 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class Challenge:
-    """A challenge that was issued, when it was redeemed, and the node's TPM counters as known when it was issued."""
+    """A challenge that was issued, when it was redeemed, and what was known of the node when it was issued: its TPM
+    counters, and an encoded HostProgress."""
 
     node: str
     issued: int
     expires: int
     redeemed: int | None
     clock: ClockRecord | None = None
+    progress: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Node:
     """An enrolled host: ``record`` is the encoded NodeRecord as enrolled.
 
-    ``state``, ``clock`` and ``gpus``, the devices that it is pinned to, are of today.
+    ``state``, ``clock``, ``gpus``, the devices that it is pinned to, and ``progress``, what is proven of it, are of
+    today.
     """
 
     name: str
@@ -109,6 +112,7 @@ class Node:
     record: bytes
     clock: ClockRecord | None
     gpus: tuple[str, ...] = ()
+    progress: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)

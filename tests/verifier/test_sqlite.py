@@ -215,9 +215,12 @@ def test_a_store_of_the_version_before_is_upgraded(filled: Path) -> None:
     tables = {row[0] for row in store._all("SELECT name FROM sqlite_schema")}  # what a new store has
     columns = store._all("SELECT name, type, \"notnull\" FROM pragma_table_info('node')")
     store.close()
-    alter(filled, "DROP TABLE secret", "PRAGMA user_version = 2")
+    older = ("ALTER TABLE node DROP COLUMN progress", "ALTER TABLE challenge DROP COLUMN progress")
+    alter(filled, *older, "PRAGMA user_version = 3")
     open_sqlite(filled).close()
-    alter(filled, "DROP TABLE collateral", "ALTER TABLE node DROP COLUMN gpus", "PRAGMA user_version = 1")
+    alter(filled, *older, "DROP TABLE secret", "PRAGMA user_version = 2")
+    open_sqlite(filled).close()
+    alter(filled, *older, "DROP TABLE collateral", "ALTER TABLE node DROP COLUMN gpus", "PRAGMA user_version = 1")
     alter(filled, "DROP TABLE secret")
     store = open_sqlite(filled)
     assert {row[0] for row in store._all("SELECT name FROM sqlite_schema")} == tables

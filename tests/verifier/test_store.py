@@ -10,6 +10,7 @@ from attestation import merkle
 from attestation.decision import Usage
 from attestation.log import Record, leaf_hash, verify_checkpoint
 from attestation.node import ClockRecord
+from attestation.progress import HostProgress, boot_of
 from tests.verifier.stores import GENESIS, LOG, ORIGIN, note, seal
 from verifier import changes as c
 from verifier.store import Appended, Challenge, Conflict, Job, Kept, Node, Secret, Store, Token, Version
@@ -51,6 +52,14 @@ def clock(value: int, resets: int, restarts: int) -> c.TouchClock:
     return c.TouchClock("n1", ClockRecord(clock=value, resets=resets, restarts=restarts, safe=True))
 
 
+def progress(jobs: int, *, resets: int = 1, log: bytes | None = None) -> HostProgress:
+    return HostProgress(boot=boot_of(resets, 0), log=log, workload_count=jobs, workload_value=bytes([jobs]) * 32)
+
+
+def proven(jobs: int, *, resets: int = 1, log: bytes | None = None) -> c.TouchProgress:
+    return c.TouchProgress("n1", progress(jobs, resets=resets, log=log).to_bytes())
+
+
 def commit(store: Store, *changes: c.Change) -> None:
     """Make changes as one unit; a conflict is raised."""
     (outcome,) = store.commit([c.Unit(tuple(changes))], seal)
@@ -70,6 +79,7 @@ ACCEPTED = [
     pytest.param((NODE, clock(5, 1, 1)), clock(4, 1, 1), id="an earlier quote of the same boot"),
     pytest.param((NODE, clock(5, 1, 1)), clock(0, 2, 0), id="a reset counts on"),
     pytest.param((NODE, clock(5, 1, 1), AGAIN), clock(0, 0, 0), id="counters begin anew with enrolment"),
+    pytest.param((NODE, proven(5)), proven(3), id="progress that is behind"),
     pytest.param((NODE,), c.ExpectNode("n1", "pending", B), id="node as expected"),
     pytest.param((NODE, PINS), c.ExpectNode("n1", "pending", B, PINS.gpus), id="node pinned as expected"),
     pytest.param((NODE, PINS), replace(PINS, gpus=()), id="pins taken off"),
@@ -144,6 +154,7 @@ REFUSED = [
     pytest.param((NODE,), c.ExpectNode("n1", "active", B), "node.changed", id="node in another state"),
     pytest.param((NODE,), c.ExpectNode("n1", "pending", C), "node.changed", id="node with another key"),
     pytest.param((), PINS, "node.unknown", id="devices of no node"),
+    pytest.param((), proven(1), "node.unknown", id="progress of no node"),
     pytest.param(RETIRED, PINS, "node.retired", id="devices of a retired node"),
     pytest.param((NODE, PINS), c.ExpectNode("n1", "pending", B), "node.changed", id="node pinned meanwhile"),
     pytest.param((NODE,), c.ExpectNode("n1", "pending", B, ("x",)), "node.changed", id="pins gone meanwhile"),
@@ -369,6 +380,29 @@ def test_the_earlier_clock_of_one_boot_does_not_count(store: Store) -> None:
     node = store.node("n1")
     assert node is not None
     assert node.clock == ClockRecord(clock=5, resets=1, restarts=1, safe=True)
+
+
+def test_progress_only_goes_forward(store: Store) -> None:
+    commit(store, NODE, proven(5, log=A), proven(3))
+    node = store.node("n1")
+    assert node is not None
+    assert node.progress == progress(5, log=A).to_bytes()
+    commit(store, proven(1, resets=2), proven(9))
+    node = store.node("n1")
+    assert node is not None
+    assert node.progress == progress(1, resets=2).to_bytes()
+    commit(store, AGAIN)
+    node = store.node("n1")
+    assert node is not None
+    assert node.progress is None
+
+
+def test_a_challenge_keeps_what_was_proven_when_it_was_issued(store: Store) -> None:
+    known = progress(5).to_bytes()
+    commit(store, NODE, proven(5), replace(CHALLENGE, progress=known), proven(6))
+    challenge = store.challenge(A)
+    assert challenge is not None
+    assert challenge.progress == known
 
 
 def test_jobs_by_node_and_by_life(store: Store) -> None:
