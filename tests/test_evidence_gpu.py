@@ -304,7 +304,7 @@ def test_folded_rows_show_a_set_once_and_a_disagreement_always() -> None:
 
 def test_random_changes_are_refused_or_mean_the_same() -> None:
     """A short run; ``./dev evidence gpu --mutate 200000`` is the long one."""
-    found = mutations.tally("test", range(2000), vectors.path(EVIDENCE))
+    found = mutations.tally("gpu", "test", range(2000), vectors.path(EVIDENCE))
     assert found.violations == []
     assert found.total(mutations.REFUSED) > 1800
     assert found.total(mutations.NEUTRAL) > 0
@@ -356,11 +356,11 @@ def test_changes_of_form_that_a_strict_reader_refuses(name: str) -> None:
 def test_the_campaign_sees_a_verifier_that_accepts_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
     """Told that another result is the genuine one, it calls what is accepted a violation."""
     folder = vectors.path(EVIDENCE)
-    targets, _ = mutations._targets(folder)
+    targets, _ = mutations._targets("gpu", folder)
     wrong = (targets, dict.fromkeys((target.label for target in targets), object()))
-    monkeypatch.setattr(mutations, "_targets", lambda _folder: wrong)
+    monkeypatch.setattr(mutations, "_targets", lambda _source, _folder: wrong)
     neutral = next(n for n in range(2000) if changes.change("test", n, targets)[2] == "space")
-    outcomes = {mutations.judge("test", number, folder)[0].outcome for number in range(neutral, 2000)}
+    outcomes = {mutations.judge("gpu", "test", number, folder)[0].outcome for number in range(neutral, 2000)}
     assert mutations.VIOLATION in outcomes
 
 

@@ -101,11 +101,6 @@ def test_the_command_tells_how_it_went(capsys: pytest.CaptureFixture[str], tmp_p
     assert "manifest.json" in capsys.readouterr().err
 
 
-def test_changes_are_for_other_evidence() -> None:
-    with pytest.raises(SystemExit):
-        main(["tpm", "--mutate", "1"])
-
-
 @pytest.mark.parametrize("text", ["", "{", "[1]", '[{"kind": "ima"}]', '{"a": 1}'])
 def test_a_manifest_that_cannot_be_read(text: str, tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text(text)

@@ -46,8 +46,6 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--jobs", type=int, default=0, help="processes (default: one for each core)")
     chosen = parser.parse_args(arguments)
     chosen.dir = chosen.dir or DIRECTORIES[chosen.kind]
-    if chosen.kind != "gpu" and (chosen.mutate or chosen.only is not None):
-        parser.error("--mutate and --only are for gpu")
     return chosen
 
 

@@ -8,9 +8,10 @@ space goes where the format has some.
 import random
 import re
 from binascii import a2b_base64, b2a_base64
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from tools.evidence.genuine import Target
+from tools.evidence.edits import PLAIN, Operation, delete, double, flip, insert, set_byte, splice, swap
+from tools.evidence.target import Target
 
 WEIGHTS = {"report": 4, "chain": 3, "rim": 2, "ocsp": 1}
 """How often each kind of file is changed; the files of a kind share it equally."""
@@ -28,55 +29,6 @@ _UNITS = {
 }
 _BASE64 = re.compile(rb"(?:-----BEGIN CERTIFICATE-----\n|X509Certificate>)([A-Za-z0-9+/=\s]{64,}?)(?=\n-----END|<)")
 _OPAQUE, _SIGNATURE = 79, 96  # where the opaque data begins behind the record, and what follows it
-Operation = Callable[[random.Random, bytearray, "Target", bytes], None]
-
-
-def _flip(rng: random.Random, data: bytearray, _target: Target, _other: bytes) -> None:
-    data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
-
-
-def _set(rng: random.Random, data: bytearray, _target: Target, _other: bytes) -> None:
-    data[rng.randrange(len(data))] = rng.choice((0, 1, 0x7F, 0x80, 0xFF, rng.randrange(256)))
-
-
-def _insert(rng: random.Random, data: bytearray, _target: Target, _other: bytes) -> None:
-    at = rng.randrange(len(data) + 1)
-    data[at:at] = rng.randbytes(rng.choice((1, 1, 1, 2, 4, 55)))
-
-
-def _delete(rng: random.Random, data: bytearray, _target: Target, _other: bytes) -> None:
-    at, size = rng.randrange(len(data)), rng.choice((1, 1, 1, 2, 4, 55, 256))
-    del data[at : at + size]
-
-
-def _double(rng: random.Random, data: bytearray, _target: Target, _other: bytes) -> None:
-    at, size = rng.randrange(len(data)), rng.choice((1, 2, 4, 55, 256))
-    data[at:at] = data[at : at + size]
-
-
-def _swap(rng: random.Random, data: bytearray, _target: Target, _other: bytes) -> None:
-    size = rng.choice((1, 1, 2, 4, 8, 48, 55))
-    if len(data) > 2 * size:
-        a, b = sorted(rng.sample(range(len(data) - size), 2))
-        b = max(b, a + size)
-        data[a : a + size], data[b : b + size] = data[b : b + size], data[a : a + size]
-
-
-def _cut(rng: random.Random, data: bytearray, _target: Target, _other: bytes) -> None:
-    if rng.random() < 0.5:
-        del data[rng.randrange(len(data)) :]
-    else:
-        data += rng.randbytes(rng.choice((1, 1, 2, 96)))
-
-
-def _splice(rng: random.Random, data: bytearray, _target: Target, other: bytes) -> None:
-    """A range of another file of the kind, at the same place or another, or all of it."""
-    if rng.random() < 0.02:
-        data[:] = other
-        return
-    at, size = rng.randrange(min(len(data), len(other))), rng.choice((1, 8, 48, 96, 256, 1024))
-    to = at if rng.random() < 0.7 else rng.randrange(len(data))
-    data[to : to + size] = other[at : at + size]
 
 
 def _move_unit(rng: random.Random, data: bytearray, target: Target, other: bytes) -> None:
@@ -84,7 +36,7 @@ def _move_unit(rng: random.Random, data: bytearray, target: Target, other: bytes
     pattern = _UNITS.get(target.kind)
     units = [found.span() for found in pattern.finditer(data)] if pattern else []
     if not units or pattern is None:
-        return _swap(rng, data, target, other)
+        return swap(rng, data, target, other)
     start, end = rng.choice(units)
     to = rng.choice(units)[0]
     foreign = pattern.findall(other)
@@ -109,7 +61,7 @@ def _space(rng: random.Random, data: bytearray, target: Target, other: bytes) ->
     """White space near where the format has some, put in or taken out."""
     marks = _SPACED[target.kind]
     if not marks:
-        return _set(rng, data, target, other)
+        return set_byte(rng, data, target, other)
     mark = rng.choice(marks)
     at = data.find(mark, rng.randrange(len(data)))
     if at < 0:
@@ -132,7 +84,7 @@ def _inside(rng: random.Random, data: bytearray, target: Target, other: bytes) -
         der = bytearray(a2b_base64(text[1]))
     except ValueError:
         return None  # an operation before this one has broken it
-    rng.choice((_flip, _set, _swap))(rng, der, target, other)
+    rng.choice((flip, set_byte, swap))(rng, der, target, other)
     written = b2a_base64(der, newline=False)
     lines = [written[at : at + 64] for at in range(0, len(written), 64)] if b"\n" in text[1] else [written]
     data[text.start(1) : text.end(1)] = b"\n".join(lines)
@@ -144,27 +96,15 @@ def _fit(rng: random.Random, data: bytearray, target: Target, other: bytes) -> N
     record = int.from_bytes(data[42:45], "little")
     at = _OPAQUE + record
     if target.kind != "report" or not at < len(data) - _SIGNATURE:
-        return _flip(rng, data, target, other)
+        return flip(rng, data, target, other)
     body = bytearray(data[at:-_SIGNATURE])
-    rng.choice((_insert, _delete, _double, _swap))(rng, body, target, other)
+    rng.choice((insert, delete, double, swap))(rng, body, target, other)
     data[at:-_SIGNATURE] = body
     data[at - 2 : at] = (len(body) & 0xFFFF).to_bytes(2, "little")
     return None
 
 
-OPERATIONS: Sequence[Operation] = (
-    *(_flip,) * 4,
-    *(_set,) * 2,
-    *(_insert,) * 2,
-    *(_delete,) * 2,
-    _double,
-    _swap,
-    _cut,
-    *(_splice,) * 2,
-    _move_unit,
-    *(_space,) * 2,
-    *(_inside,) * 4,
-)
+OPERATIONS: Sequence[Operation] = (*PLAIN, *(splice,) * 2, _move_unit, *(_space,) * 2, *(_inside,) * 4)
 
 
 def _operate(rng: random.Random, data: bytearray, target: Target, others: Sequence[bytes]) -> str:

@@ -18,6 +18,7 @@ from tools.evidence.case import Case, Roots, Unreadable, read_cases, read_roots
 from tools.evidence.observe import Seen
 from tools.evidence.ocsp import Answer, answers
 from tools.evidence.rims import SeenRim, base, moment
+from tools.evidence.target import Target
 from tools.evidence.words import PASS
 
 CASES = ("G01", "G03", "G04")
@@ -28,27 +29,6 @@ _YEAR = 31_536_000
 
 class Unusable(InterlockError):
     """An answer about revocation that was put aside, with the reason that the product gives."""
-
-
-@dataclass(frozen=True)
-class Target:
-    """One file: its case, its kind and name, and its bytes.
-
-    `verify` returns everything that comes of such a file, to be compared, or raises what refuses it. `appraise` is
-    whether the product's whole appraisal accepts the case with it, and never raises.
-    """
-
-    case: str
-    kind: str
-    name: str
-    data: bytes
-    verify: Callable[[bytes], object]
-    appraise: Callable[[bytes], bool]
-
-    @property
-    def label(self) -> str:
-        """For people."""
-        return f"{self.case}/{self.name}"
 
 
 @dataclass(frozen=True)

@@ -57,7 +57,7 @@ def rows(entry: Entry, evidence: Evidence) -> list[Row]:
         held = quotes.read(entry.data)
         if isinstance(held, Part):
             return _part(entry, held, evidence)
-        return [row for found in _with_keys(entry, held, evidence) for row in _found(entry, found, len(held), evidence)]
+        return [row for found in with_keys(entry, held, evidence) for row in _found(entry, found, len(held), evidence)]
     except Unknown as error:
         return [show.judged(entry.file, "verdict", entry.verdict, str(error), agree=entry.verdict == REJECT)]
 
@@ -91,15 +91,15 @@ def _key(found: Found) -> object:
     return found.key if found.key is not None else Public.from_bytes(found.public).crypto_key()
 
 
-def _with_keys(entry: Entry, held: Sequence[Found], evidence: Evidence) -> list[Found]:
-    """Those that came without a key, with the first key of a file beside them under which they verify."""
+def with_keys(entry: Entry, held: Sequence[Found], evidence: Evidence) -> list[Found]:
+    """The quotes of a container, each with its key, or the first one in a file beside it under which it verifies."""
     keys = [quotes.key_of(part) for part in _parts(entry, evidence) if part.role == "key"]
     return [found if found.key or found.public else _keyed(found, keys) for found in held]
 
 
 def _keyed(found: Found, keys: Sequence[object]) -> Found:
     tried = [replace(found, key=key) for key in keys]
-    return next((each for each in tried if _outcome(each) == "verifies"), found)
+    return next((each for each in tried if outcome(each) == "verifies"), found)
 
 
 def _parts(entry: Entry, evidence: Evidence) -> Iterator[Part]:
@@ -112,7 +112,8 @@ def _parts(entry: Entry, evidence: Evidence) -> Iterator[Part]:
             yield held
 
 
-def _outcome(found: Found) -> str:
+def outcome(found: Found) -> str:
+    """ "verifies", or why a recorded quote does not by the key that came with it."""
     if found.key is None and not found.public:
         return "no key beside it"
     try:
@@ -132,7 +133,7 @@ def _part(entry: Entry, part: Part, evidence: Evidence) -> list[Row]:
         gathered.setdefault(other.role, []).append(other.data)
     if part.role == "key":
         return [_used(entry, quotes.key_of(part), evidence)]
-    whole = [found for found in quotes.together(gathered) if _outcome(found) == "verifies"]
+    whole = [found for found in quotes.together(gathered) if outcome(found) == "verifies"]
     observed = f"{part.role}: {'a quote that verifies' if whole else 'no quote verifies'}"
     agree = bool(whole) == (entry.verdict != REJECT)
     if part.role == "name":
@@ -153,7 +154,7 @@ def _used(entry: Entry, key: object, evidence: Evidence) -> Row:
         except Unknown:
             continue
         if isinstance(held, list):
-            count += sum(_outcome(replace(found, key=key)) == "verifies" for found in held if not found.key)
+            count += sum(outcome(replace(found, key=key)) == "verifies" for found in held if not found.key)
     return show.judged(entry.file, "key", entry.expect, f"{count} quotes verify with it", agree=count > 0)
 
 
@@ -173,7 +174,7 @@ def _found(entry: Entry, found: Found, number: int, evidence: Evidence) -> Itera
             yield show.judged(entry.file, f"{prefix}verdict", entry.verdict, reason, agree=entry.verdict == REJECT)
         yield from _no_quote(entry, found, prefix)
         return
-    observed = _outcome(found)
+    observed = outcome(found)
     if entry.verdict == REJECT:
         observed = observed if observed != "verifies" else _why(entry, found)
         yield show.judged(entry.file, f"{prefix}verdict", REJECT, observed, agree=observed != "verifies")

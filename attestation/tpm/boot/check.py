@@ -108,6 +108,8 @@ def _databases(state: BootState, policy: BootPolicy) -> None:  # (4)
 
 def _authorities(state: BootState, policy: BootPolicy) -> None:  # (5)
     if policy.authorities is not None:
+        if not state.registers.closed:
+            raise Untrusted("tpm.boot.absent", "authority: this log does not tell authorities from other events")
         _prove(state, facts.AUTHORITY, {state.registers.secure})
         _listed(state.all(facts.AUTHORITY), policy.authorities, "tpm.boot.authority")
     if policy.sbat is not None:

@@ -135,7 +135,7 @@ def _platform(data: bytes) -> str:
 
 
 def _is_disk(notes: Notes, event: Event, measured: Measured | None) -> bool:
-    """Bytes that look like a partition table are one in its register alone: elsewhere others choose what is measured."""
+    """Bytes that look like a partition table are one in its register alone: elsewhere others choose what they are."""
     table = measured is not None and event.data.startswith(_GPT) and len(event.data) >= _DISK.stop
     return table and event.pcr == notes.registers.exits
 

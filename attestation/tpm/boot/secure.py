@@ -92,8 +92,8 @@ def _unproven(notes: Notes, event: Event, detail: str) -> None:
 def _configuration(notes: Notes, event: Event, variable: Variable) -> None:
     name = variable.name
     if name not in _VENDORS:
-        return
-    if event.pcr not in (notes.registers.modes if name in _MODES else {notes.registers.secure}):
+        _unproven(notes, event, f"{name} is no variable of Secure Boot")
+    elif event.pcr not in (notes.registers.modes if name in _MODES else {notes.registers.secure}):
         notes.finding("tpm.boot.variable-register", event, name)
     elif variable.vendor != _VENDORS[name]:
         notes.finding("tpm.boot.variable-guid", event, f"{name} of {variable.vendor.hex()}")

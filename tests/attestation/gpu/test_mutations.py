@@ -20,7 +20,8 @@ from attestation.errors import InterlockError
 from fixtures.gpu.host import MockHost
 from tests import vectors
 from tools.evidence.case import Case, Roots, read_cases, read_roots
-from tools.evidence.genuine import Target, read_targets
+from tools.evidence.genuine import read_targets
+from tools.evidence.target import Target
 
 Edit = Callable[[bytes], bytes]
 

@@ -215,6 +215,12 @@ EDITED: dict[str, tuple[Callable[[LogMaker], object], str, str]] = {
         "nothing",
         "tpm.boot.authority-padded",
     ),
+    "an authority masked as configuration": (
+        type_of("Shim", kinds.VARIABLE_DRIVER_CONFIG),
+        "nothing",
+        "tpm.boot.unexplained",
+    ),
+    "an authority masked as a boot variable": (type_of("Shim", kinds.VARIABLE_BOOT), "nothing", "tpm.boot.unexplained"),
     "another SBAT level": (data_of("SbatLevel", variable("SbatLevel", b"sbat,1,2099010100\n", SHIM)), "sbat-level", ""),
     "another command line": (
         data_of(b"kernel_cmdline", b"kernel_cmdline: quiet\0"),
@@ -516,7 +522,7 @@ def test_four_zero_bytes_that_are_a_boot_order() -> None:
 
 def test_audit_mode_in_pcr_1_and_other_variables() -> None:
     maker = honest().remove(honest().index("AuditMode"))
-    maker.insert(0, 1, DRIVER_CONFIG, variable("AuditMode", b"\1")).insert(0, 7, DRIVER_CONFIG, variable("Other", b""))
+    maker.insert(0, 1, DRIVER_CONFIG, variable("AuditMode", b"\1")).insert(0, 1, DRIVER_CONFIG, variable("Other", b""))
     state = state_of(maker)
     assert shown(state)["audit-mode"] == ["on"]
     assert names(state) == ["tpm.boot.authority-padded"]
