@@ -15,6 +15,7 @@ from typing import Final, TypeAlias
 
 from attestation import cbor
 from attestation.errors import Malformed
+from attestation.intent import MOST_SECRETS
 from attestation.wire import Wire, label, wire
 
 MAX_SIZE: Final = 1 << 18
@@ -24,7 +25,6 @@ _UID: Final = 2**32 - 2
 HARD: Final = "hard"
 DRAIN: Final = "drain"
 STALE: Final = "stale"
-MOST_SECRETS: Final = 16
 FORWARDED: Final = (1, 2, 3, 10, 12, 15, 18, 20, 28)  # HUP INT QUIT USR1 USR2 TERM CONT TSTP WINCH
 
 

@@ -20,6 +20,8 @@ LIFETIME_SECONDS = 86_400
 """How long after it was signed an intent can start a job: who finds an old one cannot use it."""
 AHEAD_SECONDS = 3600
 """How far the clock of the submitter may be ahead of the verifier's."""
+MOST_SECRETS = 16
+"""How many secrets one job can ask for: each is unsealed by the host's TPM while nothing else uses it."""
 GPU_MODES = ("none", "spt", "mpt", "ppcie")
 
 
@@ -85,10 +87,12 @@ class Intent(Wire):
     issued: int = label(15)
 
     def check(self) -> None:
-        """Raise ``Malformed`` for an empty job name, an empty command, or a name that cannot be shown as it is."""
+        """Raise ``Malformed``: no job name, no command, too many secrets, a name that cannot be shown as it is."""
         if not self.job or not self.argv:
             raise Malformed("intent.empty", "an intent names a job and at least one argument")
         names = (self.job, self.tenant, *self.inputs, *self.outputs, *self.secrets, *self.environment_variables)
+        if len(self.secrets) > MOST_SECRETS:
+            raise Malformed("intent.many-secrets", f"{len(self.secrets)} secrets, at most {MOST_SECRETS}")
         for name in names:
             if not name.isprintable():
                 raise Malformed("intent.name", f"{name!r} has characters that cannot be printed")

@@ -49,12 +49,6 @@ _GRANT = {
         False,
         _SUBMITTER,
     ),
-    "intent.secrets": (
-        "The request asks for secrets, which are not released yet.",
-        "Leave the secrets out of the request.",
-        False,
-        _SUBMITTER,
-    ),
     "intent.inputs": (
         "The request names inputs to be verified, which is not done yet.",
         "Leave the inputs out of the request and put small ones into the code tree.",

@@ -4,7 +4,8 @@
    nothing is asked of the signature then, because there is no key to ask.)
 2. The evidence is appraised (:func:`attestation.appraise.appraise`).
 3. The facts are decided on (:func:`attestation.decision.decide`).
-4. A request for what is not given yet is refused: child jobs, secrets, inputs that the host would have to verify.
+4. A request for what is not given yet is refused: child jobs, inputs that the host would have to verify. Secrets are
+   given where each is kept for the request's own tenant, to hosts whose leases are enforced by their TPM.
 5. A challenge that asked for other PCRs than the policy of now does is refused: it was issued under another policy.
 
 A judgement changes nothing. It can archive itself: the bytes of all its inputs, named as the log's records name them,
@@ -27,17 +28,20 @@ from attestation.intent import Intent
 from attestation.keys import PublicKey
 from attestation.node import ClockRecord, NodeRecord, Submitter
 from attestation.problem import Refusal
+from attestation.tpm.enforced import is_enforced
 from attestation.tpm.structures import Public
 from verifier.changes import (
     Change,
     ExpectActive,
     ExpectNode,
+    ExpectSecret,
     ExpectSubmitter,
     RedeemChallenge,
     TouchClock,
 )
 from verifier.ledger import Reserved
 from verifier.state import InForce, digests_of
+from verifier.store import Secret
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +62,8 @@ class Case:
     force: InForce
     grant: bytes | None = None
     collateral: Collateral = EMPTY
+    secrets: Mapping[str, Secret] = field(default_factory=dict)
+    """What is kept under the names that the intent asks for; those that are not kept are not in it."""
 
     @property
     def holder(self) -> PublicKey:
@@ -78,6 +84,7 @@ class Case:
             ExpectActive("references", force.references.digest),
             ExpectNode(node.name, node.state, self.holder.thumbprint, node.gpus or ()),
             *(() if submitter is None else (ExpectSubmitter(self.kid, submitter.to_bytes()),)),
+            *(ExpectSecret(kept.name, kept.tenant, kept.sealed) for kept in self.secrets.values()),
         )
 
 
@@ -190,7 +197,6 @@ def _key(spki: bytes) -> PublicKey:
 
 _NOT_YET: dict[str, Callable[[Intent], bool]] = {
     "intent.parent": lambda intent: intent.parent is not None,
-    "intent.secrets": lambda intent: bool(intent.secrets),
     "intent.inputs": lambda intent: bool(intent.inputs),
 }
 
@@ -231,9 +237,30 @@ def judge(case: Case, verifier: VerifierId) -> Judgement:
     for reason, asked in _NOT_YET.items():  # (4)
         if asked(case.intent):
             return judged.refuse(reason)
+    judged = _with_secrets(judged, claims)
     settings = case.force.policy.settings
     if (case.challenge.bank, case.challenge.pcrs) != (settings.bank, settings.pcrs):  # (5)
         return judged.refuse("challenge.outdated")
+    return judged
+
+
+def _with_secrets(judged: Judgement, claims: Claims) -> Judgement:
+    """The judgement, as a denial where an allowed request asks for a secret that it cannot have.
+
+    Who is denied anyway is not told which secrets there are. A running job whose secret was taken away has time for a
+    checkpoint.
+    """
+    case = judged.case
+    if not judged.decision.allow:
+        return judged
+    for name in case.intent.secrets:
+        kept = case.secrets.get(name)
+        if kept is None:
+            judged = judged.refuse("secret.unknown", f"no secret is called {name!r}", klass=DRAIN)
+        elif kept.tenant != case.intent.tenant:
+            judged = judged.refuse("secret.tenant", f"{name!r} is not kept for {case.intent.tenant!r}", klass=DRAIN)
+    if case.intent.secrets and not is_enforced(claims.submods["tpm"]):
+        judged = judged.refuse("secret.lease", f"the holder key of {case.node.name} signs without a lease")
     return judged
 
 

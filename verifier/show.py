@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-_TIMES = frozenset({"expires", "enrolled", "fetched", "lease_end", "used"})
+_TIMES = frozenset({"added", "expires", "enrolled", "fetched", "lease_end", "used"})
 _SHORT = 40
 _ID = 32
 _KEY = 12
