@@ -23,6 +23,7 @@ from attestation.reasons_gpu_set import GPU_SET
 from attestation.reasons_log import LOG
 from attestation.reasons_policy import DECISION, POLICY
 from attestation.reasons_protocol import PROTOCOL
+from attestation.reasons_refs import REFS
 from attestation.reasons_secrets import SECRETS
 from attestation.reasons_service import SERVICE
 from attestation.reasons_tpm import TPM
@@ -53,6 +54,7 @@ _FAMILIES: tuple[Rows, ...] = (
     *EXECUTION,
     *LOG,
     *SERVICE,
+    REFS,
     SECRETS,
     *TPM,
     *TPM_IMA,

@@ -14,7 +14,7 @@ import typer
 
 from attestation.errors import InterlockError, Malformed, Untrusted
 from attestation.reasons import explain
-from verifier import cli_anchors, cli_collateral, cli_rules
+from verifier import cli_anchors, cli_collateral, cli_refs, cli_refs_boot, cli_refs_ima, cli_rules, cli_secrets
 from verifier.keys import POLICY, ROOT, create_keys, create_policy_key
 from verifier.service import serve
 from verifier.settings import ServiceSettings, read_settings, write_settings
@@ -32,11 +32,14 @@ app.add_typer(token, name="token")
 app.add_typer(node, name="node")
 app.add_typer(submitter, name="submitter")
 app.add_typer(log, name="log")
-app.add_typer(cli_rules.refs, name="refs")
+cli_refs.refs.add_typer(cli_refs_boot.boot, name="boot")
+cli_refs.refs.add_typer(cli_refs_ima.ima, name="ima")
+app.add_typer(cli_refs.refs, name="refs")
 app.add_typer(cli_rules.policy, name="policy")
 app.add_typer(cli_rules.job, name="job")
 app.add_typer(cli_anchors.anchors, name="anchors")
 app.add_typer(cli_collateral.collateral, name="collateral")
+app.add_typer(cli_secrets.secret, name="secret")
 app.command("revoke")(cli_rules.revoke)
 app.command("bundle")(cli_rules.bundle)
 

@@ -1,4 +1,4 @@
-"""``interlock-verifier policy | refs | revoke | job | bundle``: what decides, and the jobs it decided on."""
+"""``interlock-verifier policy | revoke | job | bundle``: what decides, and the jobs it decided on."""
 
 import base64
 from dataclasses import asdict
@@ -13,12 +13,10 @@ from verifier.anchors import load_anchors
 from verifier.show import show
 from verifier.terminal import HOME, Dir, Json, Why, call, out
 
-refs = typer.Typer(no_args_is_help=True, help="Reference values: how hosts boot, which code and environments may run.")
 policy = typer.Typer(no_args_is_help=True, help="Policies and trust anchors.")
 job = typer.Typer(no_args_is_help=True, help="Grants and their jobs.")
 
 Folder = Annotated[Path, typer.Argument(metavar="PATH", help="The policy directory.", exists=True, file_okay=False)]
-Name = Annotated[str, typer.Option("--name", help="What people will call it.")]
 
 
 # --- policies ---------------------------------------------------------------------------------------------------------
@@ -83,60 +81,6 @@ def policy_bundle(
 def policy_show(*, dir_: Dir = HOME, as_json: Json = False) -> None:
     """What is in force."""
     show(out, call(dir_, "policy.show"), as_json=as_json)
-
-
-# --- reference values -------------------------------------------------------------------------------------------------
-
-
-@refs.command("list")
-def refs_list(*, dir_: Dir = HOME, as_json: Json = False) -> None:
-    """All baselines and approvals."""
-    show(out, call(dir_, "refs.list"), as_json=as_json)
-
-
-@refs.command("from-node")
-def refs_from_node(
-    node: Annotated[str, typer.Argument(metavar="NODE")],
-    *,
-    name: Name,
-    pool: Annotated[list[str] | None, typer.Option(help="Pools beside the node's own; repeat for more.")] = None,
-    activate: Annotated[bool, typer.Option("--activate", help="It matches at once.")] = False,
-    dir_: Dir = HOME,
-    as_json: Json = False,
-) -> None:
-    """Record how a node booted, as its TPM proved it last, as a baseline."""
-    result = call(dir_, "refs.from-node", node=node, name=name, pools=pool or [], activate=activate)
-    show(out, result, as_json=as_json)
-
-
-@refs.command("set-state")
-def refs_set_state(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A baseline's or approval's name, or a digest.")],
-    state: Annotated[str, typer.Argument(metavar="STATE", help="pending, active, obsolete, retired or revoked.")],
-    *,
-    dir_: Dir = HOME,
-    as_json: Json = False,
-) -> None:
-    """Move a reference value to another state. Running jobs are judged anew at once."""
-    show(out, call(dir_, "refs.set-state", name=name, state=state), as_json=as_json)
-
-
-def _approve(kind: str, text: str) -> None:
-    def command(
-        digest: Annotated[str, typer.Argument(metavar="DIGEST", help="SHA-256, hexadecimal.")],
-        *,
-        name: Name = "",
-        why: Why = "",
-        dir_: Dir = HOME,
-        as_json: Json = False,
-    ) -> None:
-        show(out, call(dir_, "refs.approve", kind=kind, digest=digest, name=name, why=why), as_json=as_json)
-
-    refs.command(f"approve-{kind}", help=text)(command)
-
-
-_approve("code", "Let a code tree run, by the digest that interlock-agent measure gives.")
-_approve("environment", "Let an interpreter with its packages run, by its digest.")
 
 
 # --- jobs -------------------------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """What administration commands do, whichever way they came (:mod:`verifier.admin`). Every change has its record.
 
-This half is about hosts, people and jobs; the other, about policies and reference values, is :mod:`verifier.rulebook`.
+This half is about hosts, people and jobs; policies are in :mod:`verifier.rulebook`, reference values in
+:mod:`verifier.refs.desk`.
 A command takes named arguments as JSON has them and returns what JSON can say; :mod:`verifier.cli` shows it to people.
 """
 
@@ -23,7 +24,9 @@ from verifier.desk import Command, Desk
 from verifier.enrol import token_digest
 from verifier.health import Health
 from verifier.inventory import check_identities, shown_by
+from verifier.refs.desk import REFS
 from verifier.rulebook import RULEBOOK
+from verifier.secrets import SECRETS
 from verifier.state import Verifier
 from verifier.store import Conflict, Job, Node
 
@@ -304,6 +307,8 @@ COMMANDS: Mapping[str, Command] = {
     "status": status,
     "log.checkpoint": log_checkpoint,
     **RULEBOOK,
+    **REFS,
     **COLLATERAL,
+    **SECRETS,
 }
 """Every command by its name."""

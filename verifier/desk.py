@@ -1,5 +1,6 @@
 """One administration command at work: its arguments, taken with their types, and the way to make a change."""
 
+import base64
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -41,6 +42,11 @@ class Desk:
             raise Malformed("admin.argument", f"{name} is a list of texts")
         return tuple(sorted(set(values)))
 
+    def names(self, name: str) -> tuple[str, ...]:
+        """A list of texts, in the order that they were given in."""
+        self.texts(name)
+        return tuple(self._take(name, list, []))
+
     def tables(self, name: str) -> list[dict[str, Any]]:
         """A list of objects."""
         values = list(self._take(name, list, []))
@@ -54,6 +60,13 @@ class Desk:
             return bytes.fromhex(self.text(name))
         except ValueError as error:
             raise Malformed("admin.argument", f"{name} is not hexadecimal") from error
+
+    def base64(self, name: str) -> bytes:
+        """Bytes, as base64 text."""
+        try:
+            return base64.b64decode(self.text(name), validate=True)
+        except ValueError as error:
+            raise Malformed("admin.argument", f"{name} is not base64") from error
 
     async def change(self, outcome: str, detail: str, *changes: Change, node: str | None = None) -> Logged:
         """Make ``changes`` and record them: an ``admin`` record that names every document that was put."""

@@ -54,7 +54,7 @@ def test_forged_evidence_gives_no_baseline(hall: Hall) -> None:
 
 def test_an_enrolment_is_found_however_long_the_log_is(hall: Hall, monkeypatch: pytest.MonkeyPatch) -> None:
     hall.run(hall.furnish())
-    monkeypatch.setattr("verifier.rulebook._PAGE", 2)
+    monkeypatch.setattr("verifier.refs.proven._PAGE", 2)
     for number in range(7):
         hall.run(hall.command("refs.approve", kind="code", digest=bytes([number] * 32).hex()))
     assert hall.run(hall.command("refs.from-node", node="host", name="boot"))["provenance"] == "host, enrolment"
