@@ -1,7 +1,9 @@
 """What a challenge asks for: a pure function of what is in force and what is proven of the host already.
 
-Logs are wanted where the node's pool has a reference value for them, and only what is not proven yet. The verifier
-makes a challenge by it, and so finds out whether one that it issued is still the right question; an auditor, too.
+Logs are wanted where the node's pool has a reference value for them, and only what is not proven yet. They are wanted
+as well where the policy requires the check and the pool has none: such a request is denied, and what came with it is
+what reference values can be made of. The verifier makes a challenge by it, and so finds out whether one that it issued
+is still the right question; an auditor, too.
 """
 
 from attestation.challenge import BOOT_SIZE, EVENT_LOG, IMA, Challenge
@@ -25,6 +27,7 @@ def ask(
     """The challenge for ``node``, of which ``progress`` is known."""
     reference, known = references.list_of(node.pool), progress or _NOTHING
     logs = {EVENT_LOG: bool(references.boots_of(node.pool)), IMA: reference is not None}
+    wanted = {name for name, has_reference in logs.items() if has_reference or name in settings.required}
     seen = known.ima
     if seen is not None and (reference is None or (seen.bank, seen.policy) != (settings.bank, reference.policy)):
         seen = None
@@ -38,7 +41,7 @@ def ask(
         ima_boot=None if seen is None else seen.boot,
         ima_next=None if seen is None else seen.next,
         nonce=nonce,
-        wants=tuple(sorted(name for name, wanted in logs.items() if wanted)),
+        wants=tuple(sorted(wanted)),
         workload_boot=known.boot if known.workload_count else None,
         workload_next=known.workload_count or None,
     )
