@@ -20,6 +20,8 @@ checks are recorded as not run; in ``workload`` they do not, and all are made.
 11. tpm.event-log: the boot event log explains the quoted PCRs.
 12. tpm.boot: what it proves meets a usable boot reference of the pool.
 13. tpm.ima: the measurement list leads to the quoted PCR 10, and the pool's IMA reference allows all that is in it.
+14. tpm.workload: the jobs that were measured into the TPM continue what is proven of this boot, and a renewal's own job
+    is one of them (:mod:`attestation.appraise_workload`).
 
 Checks 11 to 13 are recorded as not applicable where the pool has no such reference (:mod:`attestation.appraise_boot`).
 
@@ -29,9 +31,9 @@ Checks 11 to 13 are recorded as not applicable where the pool has no such refere
     whose words they are.
 
 ``workload``
-14. workload.code: the intent's code tree is approved.
-15. workload.environment: the intent's environment is approved.
-16. workload.intent: a new job is asked for within a day of the intent's signature. (A renewal is not asked again.)
+15. workload.code: the intent's code tree is approved.
+16. workload.environment: the intent's environment is approved.
+17. workload.intent: a new job is asked for within a day of the intent's signature. (A renewal is not asked again.)
 
 Not checked here, on purpose: the age of the challenge (redeeming it is a durable act of the verifier).
 """
@@ -40,7 +42,7 @@ import hmac
 from collections.abc import Callable, Sequence
 from functools import cache
 
-from attestation import appraise_boot
+from attestation import appraise_boot, appraise_workload
 from attestation import claims as ear
 from attestation.bench import Bench, Read, Subject
 from attestation.challenge import EVENT_LOG, IMA
@@ -291,9 +293,10 @@ _TPM_STEPS: tuple[tuple[str, Step], ...] = (
     ("tpm.event-log", appraise_boot.event_log),  # (11)
     ("tpm.boot", appraise_boot.boot),  # (12)
     ("tpm.ima", appraise_boot.ima),  # (13)
+    ("tpm.workload", appraise_workload.workload),  # (14)
 )
 _WORKLOAD_STEPS: tuple[tuple[str, Step], ...] = (
-    ("workload.code", _approved("code")),  # (14)
-    ("workload.environment", _approved("environment")),  # (15)
-    ("workload.intent", _signed_lately),  # (16)
+    ("workload.code", _approved("code")),  # (15)
+    ("workload.environment", _approved("environment")),  # (16)
+    ("workload.intent", _signed_lately),  # (17)
 )

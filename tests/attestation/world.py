@@ -14,8 +14,10 @@ from attestation.evidence import TPM, TPM_TYPE, Cmw, Evidence, TpmRecord, qualif
 from attestation.intent import Intent
 from attestation.node import ClockRecord, NodeRecord
 from attestation.reference import Baseline, References, ReferenceSet
+from attestation.workload import WorkloadRecord
 from fixtures.attester import SoftTpm
 from fixtures.ca import TestCa
+from fixtures.workload import Jobs
 from tests.attestation.examples import BASELINE, CHALLENGE, CODE, ENVIRONMENT, INTENT, NODE, PCRS, REFERENCES, SHA256
 
 VERIFIER = VerifierId(developer="interlock", build="test")
@@ -43,6 +45,7 @@ class World:
     """Number of the first entry that is sent, and the entries."""
 
     def __post_init__(self) -> None:
+        self.jobs = Jobs(self.tpm)
         self.holder_public = self.tpm.create_holder().public
         self.signer: Signer = TpmSigner(self.tpm, self.holder_public)
         self.node: NodeRecord = replace(
@@ -82,8 +85,16 @@ class World:
             event_log=self.event_log,
             ima=None if self.ima is None else self.ima[1],
             ima_start=None if self.ima is None else self.ima[0],
+            workload=self.workload(),
         )
         return replace(honest, **changes)
+
+    def workload(self, **changes: Any) -> WorkloadRecord | None:
+        """The jobs that were measured, the one to be renewed among them; with fields replaced."""
+        if self.grant is not None:
+            self.jobs.ensure(self.grant, self.intent.code, self.intent.environment)
+        shown = self.jobs.record(self.qualifying())
+        return None if shown is None else replace(shown, **changes)
 
     def evidence(self, record: TpmRecord | None = None, *, signer: Signer | None = None, **changes: Any) -> bytes:
         """The signed evidence around ``record``, with fields replaced."""

@@ -35,6 +35,7 @@ from fixtures.ca import TestCa
 from fixtures.gpu.host import MockHost
 from fixtures.gpu.records import Records, records
 from fixtures.lab import lab_policies
+from fixtures.workload import Jobs
 from verifier import enrol
 from verifier.anchors import load_anchors
 from verifier.authorize import authorize
@@ -80,6 +81,9 @@ class Host:
     devices: MockHost | None = None
     """Its GPUs and switches, if it has any."""
 
+    def __post_init__(self) -> None:
+        self.jobs = Jobs(self.tpm)
+
     @property
     def holder(self) -> "HolderSigner":
         return HolderSigner(self.tpm)
@@ -87,7 +91,8 @@ class Host:
     def evidence(self, challenge: Challenge, asked: Intent, /, **changes: Any) -> bytes:
         """Honest evidence; ``changes`` are made to the payload before it is signed."""
         gpus = self.gpu_records(challenge, asked)
-        collection = {TPM: Cmw(TPM_TYPE, self.record(challenge, asked, gpus).to_bytes()), **dict(gpus)}
+        record = self.record(challenge, asked, gpus, changes.get("grant"))
+        collection = {TPM: Cmw(TPM_TYPE, record.to_bytes()), **dict(gpus)}
         made = Evidence(collection=collection, nonce=challenge.nonce, intent=asked.digest)
         return sign_evidence(replace(made, **changes), self.holder)
 
@@ -98,8 +103,12 @@ class Host:
         nonce = gpu_nonce(nonce=challenge.nonce, ak_name=self.tpm.ak.name, intent=intent.digest)
         return records(self.devices, nonce)
 
-    def record(self, challenge: Challenge, intent: Intent, gpus: Records | None = None) -> TpmRecord:
-        """The TPM's part of it."""
+    def record(
+        self, challenge: Challenge, intent: Intent, gpus: Records | None = None, grant: bytes | None = None
+    ) -> TpmRecord:
+        """The TPM's part of it; the job of ``grant``, where there is one, was measured."""
+        if grant is not None:
+            self.jobs.ensure(grant, intent.code, intent.environment)
         qualifying = qualifying_data(
             nonce=challenge.nonce,
             intent=intent.digest,
@@ -117,6 +126,7 @@ class Host:
             holder_public=self.holder_public,
             certify=certified.attest,
             certify_signature=certified.signature,
+            workload=self.jobs.record(qualifying),
         )
 
     @property
