@@ -31,6 +31,8 @@ MEASURED = [sys.executable, "-m", "coverage", "run", "-m", "pytest"]
 COVERAGE = [sys.executable, "-m", "coverage"]
 WAITING = (("agent", "fixtures"), ("flow", "verifier"))
 """The folders of tests that start services, jobs and devices, for one process each."""
+ON_DEMAND = "vm"
+"""The folder of tests that run only when they are asked for: ``./dev test vm``."""
 
 _COUNTED = re.compile(r"(\d+) (failed|passed|skipped|xfailed|errors?)\b")
 
@@ -56,7 +58,7 @@ def _run_all(cache: Path, environment: dict[str, str]) -> int:
     began = time.monotonic()
     found = sorted(path for path in (ROOT / "tests").iterdir() if path.is_dir() or path.match("test_*.py"))
     apart = {name: number for number, names in enumerate(WAITING) for name in names}
-    others = [str(path) for path in found if path.name not in {*apart, "__pycache__"}]
+    others = [str(path) for path in found if path.name not in {*apart, ON_DEMAND, "__pycache__"}]
 
     def start(name: str, paths: list[str], stdout: IO[str] | int) -> subprocess.Popen[str]:
         command = [*MEASURED, "-o", f"cache_dir={cache / name}", *paths]

@@ -1,0 +1,135 @@
+"""A host as it is delivered: Debian's kernel behind Secure Boot, ``/dev/tpmrm0``, boot event log, IMA, systemd.
+
+The tests run in this order, on one machine that boots three times.
+"""
+
+import json
+import os
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from attestation.tpm.ima.measurements import read_binary
+from fixtures.lab import BIN, SUBMITTER_UID
+from fixtures.ledger import Ledger
+from fixtures.vm.capture import capture, write
+from fixtures.vm.image import say
+from fixtures.vm.lab import NODE, Ran, VmLab
+from tests.captured import Captured
+
+pytestmark = [pytest.mark.root, pytest.mark.timeout(1500)]
+
+KEEP = "INTERLOCK_VM_KEEP"
+"""Where the machine's evidence is written, to become a file of ``fixtures/captured``."""
+LEASES = 3
+BANKS = ("sha256", "sha384")
+EXTEND = """
+from tpm2_pytss import ESAPI, ESYS_TR, TPM2_ALG, TPML_DIGEST_VALUES, TPMT_HA, TPMU_HA
+from agent.tcti import StreamTcti, open_stream
+tpm = ESAPI(StreamTcti(open_stream("device:/dev/tpmrm0"), 10))
+tpm.pcr_extend(ESYS_TR.PCR7, TPML_DIGEST_VALUES([TPMT_HA(hashAlg=TPM2_ALG.SHA256, digest=TPMU_HA(sha256=bytes(32)))]))
+"""
+
+
+@pytest.fixture(scope="module")
+def first(vm: VmLab) -> Ran:
+    """A job that outlives its first lease by more than one renewal."""
+    say("vm: a job of 40 seconds under leases of 15")
+    return vm.run("first", 40)
+
+
+def test_the_host_has_what_the_agent_needs(vm: VmLab) -> None:
+    found = vm.machine.run("interlock-agent", "doctor", "--json", seconds=120)
+    checks = {each["name"]: each for each in json.loads(found.text)["checks"]}
+    assert found.code == 0, checks
+    assert {name for name, each in checks.items() if each["level"] != "ok"} <= {"clock"}, checks
+    assert {"tpm", "ek", "event-log", "ima", "landlock", "enrolment", "verifier"} <= checks.keys()
+    assert checks["tpm"]["seen"].startswith("device:/dev/tpmrm0")
+
+
+def test_the_kernel_is_the_one_that_secure_boot_lets_in(vm: VmLab) -> None:
+    assert "6.1." in vm.machine.check("uname", "-r").text
+    assert "[integrity]" in vm.machine.get("/sys/kernel/security/lockdown").decode()
+    assert "ima_policy=tcb" in vm.machine.get("/proc/cmdline").decode()
+
+
+def test_what_the_kernel_shows_proves_itself(vm: VmLab) -> None:
+    if os.environ.get(KEEP):
+        write(vm.captured, Path(os.environ[KEEP]))
+    captured = Captured(vm.captured)
+    assert captured.ek().anchor.assurance == "test"
+    for bank in BANKS:
+        assert captured.proof(bank).pcrs == frozenset(range(15)) - {10}
+        assert [fact.value for fact in captured.boot(bank).all("secure-boot")] == ["on"]
+        assert read_binary(captured.list(bank)).tail == 0  # it ends where the quoted PCR 10 is
+
+
+def test_a_job_runs_to_its_end_under_leases_that_are_renewed(vm: VmLab, first: Ran) -> None:
+    assert (first.code, first.ending["event"], first.ending["exit_code"]) == (0, "finished", 0), first.lines
+    assert (first.ending["node"], first.ending["assurance"]) == (NODE, "test")
+    assert first.ending["leases"] >= LEASES
+    started = next(line for line in first.lines if '"started"' in line)
+    assert "landlock" in started
+    assert "cgroup.memory.max" in started
+    result = json.loads(vm.machine.get("/home/ada/chain.json"))
+    assert f"steps {result['steps']}" in first.lines
+
+
+def test_every_step_of_it_is_in_the_log(vm: VmLab, first: Ran) -> None:
+    ledger = Ledger(vm.lab)
+    assert ledger.look() == []
+    mine = [record for record in ledger.records if record.job == bytes.fromhex(first.ending["grant"])]
+    kinds = Counter((record.kind, record.outcome) for record in mine)
+    assert kinds == {("decision", "allow"): 1, ("lease", "issued"): first.ending["leases"], ("report", "ended"): 1}
+
+
+def test_its_bundle_verifies(vm: VmLab, first: Ran) -> None:
+    code, checks = audit(vm, vm.bundle("first"))
+    assert code == 0, checks
+    assert len(checks) >= 10
+    assert all(check["ok"] for check in checks), checks
+
+
+def test_nothing_of_it_is_left(vm: VmLab, first: Ran) -> None:
+    groups = vm.machine.check("find", "/sys/fs/cgroup/interlock", "-mindepth", "1", "-type", "d").text
+    assert groups == ""
+    owners = vm.machine.check("sh", "-c", "stat -c %u /proc/[0-9]* 2>/dev/null || true").text.split()
+    assert "0" in owners
+    assert str(SUBMITTER_UID) not in owners
+
+
+def test_the_list_only_grows(vm: VmLab, first: Ran) -> None:
+    later = Captured(capture(vm.machine, vm.lab.ca)).list("sha256")
+    before = Captured(vm.captured).list("sha256")
+    assert later.startswith(before)
+    assert len(later) > 2 * len(before)  # the environment's files were read to measure them
+
+
+def test_a_job_is_halted_when_a_pcr_of_the_boot_changes(vm: VmLab) -> None:
+    say("vm: PCR 7 is extended while a job runs")
+    vm.later(20, "/opt/interlock/bin/python", "-I", "-c", EXTEND)
+    ran = vm.run("drifting", 300)
+    assert (ran.code, ran.ending["reason"]) == (74, "drift.pcr"), ran.lines
+
+
+def test_what_it_was_halted_for_denies_the_next(vm: VmLab) -> None:
+    ran = vm.run("denied", 1)
+    assert ran.code == 71, ran.lines
+
+
+@pytest.mark.parametrize("orderly", [True, False], ids=["rebooted", "reset without a word to the TPM"])
+def test_a_job_runs_again_after(vm: VmLab, *, orderly: bool) -> None:
+    say(f"vm: restart, {'in order' if orderly else 'at once'}")
+    vm.reboot(orderly=orderly)
+    ran = vm.run(f"again-{orderly}", 2)
+    assert (ran.code, ran.ending["event"]) == (0, "finished"), ran.lines
+
+
+def audit(vm: VmLab, bundle: Path) -> tuple[int, list[dict[str, Any]]]:
+    """``interlock-audit verify``, with nothing but the file and the verifier's public keys."""
+    arguments = ("verify", str(bundle), "--root", str(vm.lab.root_pem), "--json")
+    program = vm.lab.program([str(BIN / "interlock-audit"), *arguments], "audit", env={})
+    code = program.wait(60)
+    return code, json.loads("\n".join(program.lines)).get("checks", [])
