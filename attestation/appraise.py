@@ -40,6 +40,7 @@ Not checked here, on purpose: the age of the challenge (redeeming it is a durabl
 
 import hmac
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cache
 
 from attestation import appraise_boot, appraise_workload
@@ -69,7 +70,7 @@ from attestation.tpm.identity import verify_ak, verify_holder
 from attestation.tpm.quote import verify_quote
 from attestation.tpm.structures import Public
 
-__all__ = ["NO_DEVICES", "Read", "Subject", "appraise", "appraise_and_follow"]
+__all__ = ["NO_DEVICES", "Followed", "Read", "Subject", "appraise", "appraise_and_follow"]
 
 NO_DEVICES = GpuResult(submods={}, binding="L0", assurance="hardware")
 """No GPU has shown anything: whatever the host says of its GPUs is asserted (architecture, section 5)."""
@@ -86,16 +87,23 @@ def appraise(token: bytes | Read, subject: Subject, *, verifier: VerifierId) -> 
 
     Never raises for what the host sent: a failed check is part of the claims.
     """
-    return appraise_and_follow(token, subject, verifier=verifier)[0]
+    return appraise_and_follow(token, subject, verifier=verifier).claims
 
 
-def appraise_and_follow(
-    token: bytes | Read, subject: Subject, *, verifier: VerifierId
-) -> tuple[Claims, HostProgress | None]:
-    """As :func:`appraise`; beside the claims what is proven of the host by now, ``None`` where a check of it failed.
+@dataclass(frozen=True, slots=True)
+class Followed:
+    """Claims; what is proven of the host by now; and the event log that explains its quote, where one was looked at.
 
-    Only who accepts the claims may keep the progress.
+    There is no progress where a check of the host failed, and only who accepts the claims may keep it.
     """
+
+    claims: Claims
+    progress: HostProgress | None = None
+    event_log: bytes | None = None
+
+
+def appraise_and_follow(token: bytes | Read, subject: Subject, *, verifier: VerifierId) -> Followed:
+    """As :func:`appraise`, for who asks the host again: it need not show again what it has proven in this boot."""
     bench = Bench(token, subject)
     tpm = _run(_TPM_STEPS, bench, ear.INSTANCE_IDENTITY, ear.HARDWARE, chained=True)
     devices = _appraise_devices(bench.devices, subject)
@@ -108,7 +116,7 @@ def appraise_and_follow(
         assurance=min(subject.node.assurance, devices.assurance, key=_WEAKEST_FIRST.index),
         binding=devices.binding,
     )
-    return claims, None if tpm.failures else bench.progress
+    return Followed(claims) if tpm.failures else Followed(claims, bench.progress, bench.log)
 
 
 def _appraise_devices(records: Sequence[tuple[str, Cmw]], subject: Subject) -> GpuResult:

@@ -79,13 +79,13 @@ def event_log(bench: Bench) -> str | None:
 
 def boot(bench: Bench) -> str | None:
     """(12) What the log proves meets a usable boot reference of the pool. A new grant tells what was proven."""
-    references = _boot_references(bench)
-    if not references:
+    references, log = _boot_references(bench), bench.log
+    if log is None:  # there are no references, else check 11 would have failed
         return ear.NOT_APPLICABLE
     quoted = _quoted(bench, references)
     if bench.subject.grant is None:
-        bench.facts |= _booted(bench.log, quoted).told
-    compared = [(_compared(bench.log, quoted, found.policy.to_bytes()), found) for found in references]
+        bench.facts |= _booted(log, quoted).told
+    compared = [(_compared(log, quoted, found.policy.to_bytes()), found) for found in references]
     met = [found for result, found in compared if not result.reason]
     if met:
         bench.use(preferred(met, bench.subject.at), BOOT_REFERENCE)

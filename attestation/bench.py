@@ -64,6 +64,7 @@ class Bench:
     status: int = ear.AFFIRMING
     references: set[str] = field(default_factory=set)
     devices: Sequence[tuple[str, Cmw]] = ()
+    log: bytes | None = None
     cmdline: bytes | None = None
     evidence: Evidence = field(init=False)
     record: TpmRecord = field(init=False)
@@ -71,7 +72,6 @@ class Bench:
     qualifying: bytes = field(init=False)
     quote: Quote = field(init=False)
     progress: HostProgress = field(init=False)
-    log: bytes = field(init=False)
 
     def use(self, found: Baseline | BootReference | ImaReference | Approval, kind: str) -> None:
         """Rest on a reference value: it counts while it is active, or with a warning while it is obsolete.

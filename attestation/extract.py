@@ -11,6 +11,8 @@ quote-N.signature        TPMT_SIGNATURE over it
 quote-N.ak.pem           the attestation key as the node was enrolled with it
 quote-N.qualifying       what extraData must be, in hexadecimal: nonce, intent, keys and logs (docs/formats.md)
 quote-N.pcrs             the PCR values one after the other, lowest index first; their hash is pcrDigest
+event-log-N.bin          the boot event log that record N rests on, as the firmware wrote it
+ima-N-from-M.bin         entry M and following of the kernel's measurement list, binary, in the evidence of record N
 gpuM-N.report            the signed SPDM report of device gpuM (or switchM) in the evidence of record N
 gpuM-N.chain.pem         the certificates of the key that signed it, as the device sent them, leaf first
 gpu-N.nonce              the nonce that these reports must carry, in hexadecimal
@@ -54,8 +56,19 @@ def extract(bundle: Bundle) -> Iterator[tuple[str, bytes]]:
             ak = Public.from_bytes(archive.node(record).ak_public).key
             for name, data in _quote(evidence, ak, archive.holder(record)):
                 yield f"quote-{number}.{name}", data
+            yield from _logs(archive, record, evidence, number)
             name_of_ak = Public.from_bytes(archive.node(record).ak_public).name
             yield from _devices(evidence, name_of_ak, read_collateral(archive, record), number)
+
+
+def _logs(archive: Archive, record: Record, evidence: Evidence, number: int) -> Iterator[tuple[str, bytes]]:
+    """The logs that record ``number`` rests on: an event log may be older than its evidence, a list only a part."""
+    sent = TpmRecord.from_bytes(evidence.collection[TPM].value) if TPM in evidence.collection else None
+    log = archive.event_log(record) or (None if sent is None else sent.event_log)
+    if log is not None:
+        yield f"event-log-{number}.bin", log
+    if sent is not None and sent.ima is not None:
+        yield f"ima-{number}-from-{sent.ima_start or 0}.bin", sent.ima
 
 
 def _devices(evidence: Evidence, ak_name: bytes, collateral: Collateral, number: int) -> Iterator[tuple[str, bytes]]:

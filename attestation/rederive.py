@@ -9,6 +9,9 @@ challenge      the challenge that it answers, as it was issued
 node           the node's record, with the TPM counters that were known when the challenge was issued
 references     the reference values in force, ``policy`` the policy bundle in force
 collateral     what others said about the devices in the evidence, as it was at hand; only where it has devices
+progress       what was proven of the host when the challenge was issued; only where something was
+event-log      the boot event log: the one that was kept, for evidence that sends none, or the one that it sent
+ima-policy     the policy that the pool's IMA reference names; only where it has one
 claims         what :func:`attestation.appraise.appraise` made of it, at the record's time
 context        the facts that :func:`attestation.decision.decide` decided on, with the usage of that moment
 ============== =====================================================================================================
@@ -19,6 +22,7 @@ from functools import lru_cache
 from typing import TypeVar
 
 from attestation.appraise import Subject, appraise
+from attestation.asking import is_still_asked
 from attestation.challenge import Challenge
 from attestation.claims import Claims
 from attestation.decision import Decision, Facts, decide, facts_from
@@ -30,7 +34,9 @@ from attestation.keys import PublicKey
 from attestation.log import Record
 from attestation.node import NodeRecord, Submitter
 from attestation.policy import Policy
+from attestation.progress import HostProgress
 from attestation.reference import ReferenceSet
+from attestation.tpm.ima.policy import CompiledPolicy, ImaPolicy, compile_policy
 from attestation.tpm.structures import Public
 
 ACCEPTED = ("allow", "issued")
@@ -47,6 +53,8 @@ class Archive:
         self.references = self._reader("references", ReferenceSet.from_bytes)
         self.node = self._reader("node", NodeRecord.from_bytes)
         self.collateral = self._reader("collateral", Collateral.from_bytes)
+        self._progress = self._reader("progress", HostProgress.from_bytes)
+        self._policy = self._reader("ima-policy", lambda data: compile_policy(ImaPolicy.from_bytes(data)))
 
     def named(self, record: Record, name: str) -> bytes:
         """The bytes that a record calls ``name``. Raises ``Malformed("bundle.unnamed")`` where it names none."""
@@ -54,6 +62,18 @@ class Archive:
         if data is None:
             raise Malformed("bundle.unnamed", f"record {record.sequence} names no {name}")
         return data
+
+    def progress(self, record: Record) -> HostProgress | None:
+        """What was known of the host, where something was."""
+        return self._progress(record) if "progress" in record.digests else None
+
+    def event_log(self, record: Record) -> bytes | None:
+        """The host's boot event log, where one was looked at."""
+        return self.named(record, "event-log") if "event-log" in record.digests else None
+
+    def ima_policy(self, record: Record) -> CompiledPolicy | None:
+        """What files the host's kernel may have measured, where that was looked at."""
+        return self._policy(record) if "ima-policy" in record.digests else None
 
     def holder(self, record: Record) -> PublicKey:
         """The holder key of the node that a record names."""
@@ -77,9 +97,17 @@ def verify_challenge(archive: Archive, record: Record) -> Challenge:
     challenge = Challenge.from_bytes(archive.named(record, "challenge"))
     if challenge.nonce != read_evidence(archive.named(record, "evidence"))[0].nonce:
         raise Untrusted("bundle.challenge", f"record {record.sequence}: the evidence answers another challenge")
-    settings = archive.policy(record).settings
-    if record.outcome in ACCEPTED and (challenge.bank, challenge.pcrs) != (settings.bank, settings.pcrs):
-        raise Untrusted("bundle.challenge", f"record {record.sequence}: the policy asks for other PCRs than were asked")
+    asked = is_still_asked(
+        challenge,
+        archive.node(record),
+        settings=archive.policy(record).settings,
+        references=archive.references(record),
+        progress=archive.progress(record),
+    )
+    if record.outcome in ACCEPTED and not asked:
+        raise Untrusted(
+            "bundle.challenge", f"record {record.sequence}: the policy asks for something else than was asked"
+        )
     return challenge
 
 
@@ -100,6 +128,9 @@ def verify_claims(archive: Archive, record: Record) -> Claims:
         grant=grant,
         gpus=archive.policy(record).gpu,
         collateral=read_collateral(archive, record),
+        event_log=archive.event_log(record),
+        ima=archive.ima_policy(record),
+        progress=archive.progress(record),
     )
     again = appraise(token, subject, verifier=claims.verifier)
     if again.to_bytes() != archived:

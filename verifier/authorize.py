@@ -50,6 +50,7 @@ async def authorize(verifier: Verifier, asked: AuthorizationRequest) -> Authoriz
             usage=verifier.usage(Reserved(header.kid, intent.tenant, node.name), at=at),
             force=verifier.in_force(),
             collateral=gathered.collateral,
+            known=verifier.known(evidence.nonce, node),
         )
         return judge(case, verifier.id)  # (4)
 

@@ -10,6 +10,7 @@ from attestation.claims import Appraisal
 from attestation.grant import PROFILE, Conditions, Confirmation, Grant, holder_key
 from attestation.lease import FIRST_PREVIOUS, Lease
 from attestation.log import Record
+from attestation.reference import IMA_PCR
 from verifier.changes import AdvanceLease, Change, PutBlob, PutJob, RevokeJob, Unit, UseIntent
 from verifier.judge import Case, Judgement
 from verifier.state import digests_of
@@ -59,9 +60,9 @@ def make_grant(judged: Judgement, issuer: str, cti: bytes) -> Grant:
 
 
 def _conditions(tpm: Appraisal, bank: int) -> Conditions:
-    """The PCR values that this evidence proved: they have to stay as they are."""
+    """The PCR values that this evidence proved: they have to stay as they are, but for PCR 10, which IMA extends."""
     pcrs = {int(name.removeprefix(_PCR)): bytes.fromhex(v) for name, v in tpm.facts.items() if name.startswith(_PCR)}
-    return Conditions(bank=bank, pcrs=pcrs)
+    return Conditions(bank=bank, pcrs={index: value for index, value in pcrs.items() if index != IMA_PCR})
 
 
 def make_lease(case: Case, cti: bytes, *, sequence: int = 0, previous: bytes = FIRST_PREVIOUS) -> Lease:

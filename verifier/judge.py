@@ -6,17 +6,20 @@
 3. The facts are decided on (:func:`attestation.decision.decide`).
 4. A request for what is not given yet is refused: child jobs, inputs that the host would have to verify. Secrets are
    given where each is kept for the request's own tenant, to hosts whose leases are enforced by their TPM.
-5. A challenge that asked for other PCRs than the policy of now does is refused: it was issued under another policy.
+5. A challenge that asked for other PCRs or logs than would be asked for now is refused: it was issued under another
+   policy, or other reference values.
 
 A judgement changes nothing. It can archive itself: the bytes of all its inputs, named as the log's records name them,
-so that an auditor makes the same judgement again.
+so that an auditor makes the same judgement again. What an allow has proven of the host is kept with it: the host does
+not show that again in this boot.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
-from attestation.appraise import Subject, appraise
+from attestation.appraise import Subject, appraise_and_follow
+from attestation.asking import is_still_asked
 from attestation.challenge import Challenge
 from attestation.claims import PASS, Claims, VerifierId
 from attestation.cose import UntrustedSign1
@@ -28,6 +31,7 @@ from attestation.intent import Intent
 from attestation.keys import PublicKey
 from attestation.node import ClockRecord, NodeRecord, Submitter
 from attestation.problem import Refusal
+from attestation.progress import HostProgress
 from attestation.tpm.enforced import is_enforced
 from attestation.tpm.structures import Public
 from verifier.changes import (
@@ -38,7 +42,9 @@ from verifier.changes import (
     ExpectSubmitter,
     RedeemChallenge,
     TouchClock,
+    TouchProgress,
 )
+from verifier.known import STRANGER, KnownHost
 from verifier.ledger import Reserved
 from verifier.state import InForce, digests_of
 from verifier.store import Secret
@@ -62,6 +68,7 @@ class Case:
     force: InForce
     grant: bytes | None = None
     collateral: Collateral = EMPTY
+    known: KnownHost = STRANGER
     secrets: Mapping[str, Secret] = field(default_factory=dict)
     """What is kept under the names that the intent asks for; those that are not kept are not in it."""
 
@@ -94,7 +101,10 @@ _UNUSABLE = frozenset({"challenge.redeemed", "challenge.expired", "challenge.nod
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What came out of a case. ``details`` says what was seen, by reason code; ``burns`` that the challenge is used."""
+    """What came out of a case. ``details`` says what was seen, by reason code; ``burns`` that the challenge is used.
+
+    ``progress`` is what is proven of the host by now, ``event_log`` the log that explains its quote.
+    """
 
     case: Case
     decision: Decision
@@ -102,6 +112,8 @@ class Judgement:
     facts: Facts | None = None
     details: Mapping[str, str] = field(default_factory=dict)
     burns: bool = True
+    progress: HostProgress | None = None
+    event_log: bytes | None = None
 
     @property
     def proven(self) -> bool:
@@ -132,7 +144,10 @@ class Judgement:
 
     @property
     def uses(self) -> tuple[Change, ...]:
-        """What is used up whatever came out: the challenge, and the moment that the TPM's counters have reached."""
+        """What is used up whatever came out: the challenge, and the moment that the TPM's counters have reached.
+
+        What an allow has proven of the host beyond what was known is remembered.
+        """
         case = self.case
         uses: list[Change] = []
         if self.burns:
@@ -143,6 +158,8 @@ class Judgement:
             clock, resets, restarts = now
             reached = ClockRecord(clock=clock, resets=resets, restarts=restarts, safe=facts["safe"] == "true")
             uses.append(TouchClock(case.node.name, reached))
+        if self.decision.allow and self.progress is not None and self.progress != case.known.progress:
+            uses.append(TouchProgress(case.node.name, self.progress.to_bytes()))
         return tuple(uses)
 
     def _passed(self, name: str) -> bool:
@@ -181,13 +198,19 @@ class Judgement:
             "claims": None if self.claims is None else self.claims.to_bytes(),
             "context": None if self.facts is None else self.facts.to_bytes(),
             "collateral": case.collateral.to_bytes() if case.evidence.gpu_records() else None,
+            "progress": None if case.known.progress is None else case.known.progress.to_bytes(),
+            "event-log": None if self.event_log is case.known.event_log else self.event_log,
         }
         return {name: data for name, data in blobs.items() if data is not None}
 
     def digests(self, archive: Mapping[str, bytes]) -> dict[str, bytes]:
-        """What a record of this judgement names: the archive, policy and reference values."""
-        force = self.case.force
-        return {**digests_of(archive), "policy": force.policy.digest, "references": force.references.digest}
+        """What a record of this judgement names: the archive, and what was archived before."""
+        force, known = self.case.force, self.case.known
+        kept = {} if known.ima is None else {"ima-policy": known.ima.digest}
+        if known.event_log is not None and known.progress is not None and known.progress.log is not None:
+            kept["event-log"] = known.progress.log
+        kept |= {"policy": force.policy.digest, "references": force.references.digest}
+        return kept | digests_of(archive)
 
 
 @lru_cache(maxsize=4096)
@@ -219,8 +242,12 @@ def judge(case: Case, verifier: VerifierId) -> Judgement:
         case.grant,
         case.force.policy.gpu,
         case.collateral,
+        case.known.event_log,
+        case.known.ima,
+        case.known.progress,
     )
-    claims = appraise((case.evidence, case.signed_evidence), subject, verifier=verifier)
+    followed = appraise_and_follow((case.evidence, case.signed_evidence), subject, verifier=verifier)
+    claims = followed.claims
     # (3)
     facts = facts_from(
         claims,
@@ -233,15 +260,28 @@ def judge(case: Case, verifier: VerifierId) -> Judgement:
         action=case.action,
     )
     details = dict.fromkeys(_ABOUT_GPUS, _of_gpus(case)) | _details(claims)
-    judged = Judgement(case, decide(facts, case.force.policy), claims, facts, details)
+    judged = Judgement(
+        case,
+        decide(facts, case.force.policy),
+        claims,
+        facts,
+        details,
+        progress=followed.progress,
+        event_log=followed.event_log,
+    )
     for reason, asked in _NOT_YET.items():  # (4)
         if asked(case.intent):
             return judged.refuse(reason)
     judged = _with_secrets(judged, claims)
-    settings = case.force.policy.settings
-    if (case.challenge.bank, case.challenge.pcrs) != (settings.bank, settings.pcrs):  # (5)
-        return judged.refuse("challenge.outdated")
-    return judged
+    force = case.force
+    asked_now = is_still_asked(  # (5)
+        case.challenge,
+        case.node,
+        settings=force.policy.settings,
+        references=force.references,
+        progress=case.known.progress,
+    )
+    return judged if asked_now else judged.refuse("challenge.outdated")
 
 
 def _with_secrets(judged: Judgement, claims: Claims) -> Judgement:

@@ -62,6 +62,7 @@ async def renew(verifier: Verifier, token: bytes) -> bytes | Denial:
             force=verifier.in_force(),
             grant=cti,
             collateral=gathered.collateral,
+            known=verifier.known(evidence.nonce, node),
         )
         return _still_granted(judge(case, verifier.id), verifier.job(cti), granted)  # (2) (3)
 

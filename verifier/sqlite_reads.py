@@ -210,8 +210,8 @@ class SqliteReads:
 
 
 def _node(row: Any) -> Node:
-    *enrolled, clock, resets, restarts, safe, gpus, progress = row
-    return Node(*enrolled, _clock(clock, resets, restarts, safe), lines_of(gpus), progress)
+    name, ek_digest, holder, state, pool, record, *clock, gpus, progress = row
+    return Node(name, ek_digest, holder, state, pool, record, _clock(*clock), lines_of(gpus), progress)
 
 
 def _clock(clock: int | None, resets: int, restarts: int, safe: int) -> ClockRecord | None:

@@ -2,9 +2,9 @@
 
 Everything that must survive is in the store. What is only here may be lost at any time without harm: caches and counts.
 
-A challenge is kept with the node's TPM counters at the moment it was issued. Evidence is held against *those*, so that
-two jobs of one host that are renewed at the same time do not make each other look like a replay: a quote has to be
-younger than what was known when it was asked for.
+A challenge is kept with the node's TPM counters at the moment it was issued, and with what was proven of the node by
+then. Evidence is held against *those*, so that two jobs of one host that are renewed at the same time do not make each
+other look like a replay: a quote has to be younger than what was known when it was asked for.
 """
 
 import asyncio
@@ -18,6 +18,7 @@ from functools import lru_cache
 from importlib.metadata import version
 from typing import Protocol
 
+from attestation.asking import ask
 from attestation.challenge import LIFETIME_SECONDS, NONCE_SIZE, Challenge
 from attestation.claims import VerifierId
 from attestation.cose import UntrustedSign1
@@ -27,7 +28,7 @@ from attestation.grant import Grant
 from attestation.intent import Intent, read_intent
 from attestation.keys import PublicKey, Signer
 from attestation.log import Record, make_receipt
-from attestation.node import NodeRecord, Submitter
+from attestation.node import ClockRecord, NodeRecord, Submitter
 from attestation.policy import Policy
 from attestation.reference import ReferenceSet
 from verifier.changes import PutChallenge, Unit
@@ -35,10 +36,12 @@ from verifier.clock import Clock
 from verifier.collateral import Shelf
 from verifier.collateral_fetch import Fetcher
 from verifier.keys import KeyRing
+from verifier.known import Knowledge, KnownHost
 from verifier.ledger import Ledger, Reserved
 from verifier.metrics import Metrics
 from verifier.settings import ServiceSettings
 from verifier.store import Appended, Job, Kept, Store
+from verifier.store import Challenge as Issued
 from verifier.supply import Supplier, put
 from verifier.throttle import Throttle
 from verifier.watch import Watch
@@ -78,12 +81,14 @@ class InForce:
 
 @dataclass(frozen=True, slots=True)
 class Open:
-    """A challenge as it was issued, for which node, at whose address's request, and until when."""
+    """A challenge as it was issued, for which node, at whose address's request, until when, and what was known then."""
 
     challenge: Challenge
     node: str
     asker: str
     expires: int
+    clock: ClockRecord | None
+    progress: bytes | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +138,7 @@ class Verifier:
         self._compiled = lru_cache(maxsize=4)(self._compile)
         self._receipts = _Once(self.keys.log)
         self.granted = lru_cache(maxsize=4096)(self._granted)
+        self.knowledge = Knowledge(self.document)
         self.shelf = Shelf(self.store)
         self.supplier = Supplier(
             Fetcher(self.settings.collateral),
@@ -172,10 +178,15 @@ class Verifier:
 
     def node(self, name: str) -> NodeRecord:
         """The node's record of today. Raises ``Untrusted("node.unknown")``."""
+        return self._node(name)[0]
+
+    def _node(self, name: str) -> tuple[NodeRecord, bytes | None]:
+        """The node's record of today, and what is proven of it, encoded."""
         found = self.store.node(name)
         if found is None:
             raise Untrusted("node.unknown", f"no node is called {name!r}")
-        return replace(_node_record(found.record), state=found.state, clock=found.clock, gpus=found.gpus or None)
+        record = replace(_node_record(found.record), state=found.state, clock=found.clock, gpus=found.gpus or None)
+        return record, found.progress
 
     def submitter(self, kid: bytes) -> Submitter | None:
         """The submitter whose signing key has this id, if there is one."""
@@ -211,23 +222,26 @@ class Verifier:
         Raises ``Untrusted``: ``node.unknown``, ``challenge.too-many``. Whoever asks in a node's name uses up a share of
         their own, not the node's: else a stranger could keep every host from its next lease.
         """
-        node, settings, now = self.node(name), self.in_force().policy.settings, self.clock.now()
+        (node, progress), force, now = self._node(name), self.in_force(), self.clock.now()
         self._expire(now)
         if self._asked[name, asker] >= self.settings.open_challenges:
             raise Untrusted("challenge.too-many", f"{name} has {self.settings.open_challenges} open challenges")
-        challenge = Challenge(
-            expires_in=LIFETIME_SECONDS,
-            bank=settings.bank,
-            audience=self.settings.issuer,
-            pcrs=settings.pcrs,
-            issued=now,
+        challenge = ask(
+            node,
+            settings=force.policy.settings,
+            references=force.references,
+            progress=self.knowledge.progress(progress),
             nonce=self.entropy(NONCE_SIZE),
+            audience=self.settings.issuer,
+            issued=now,
+            expires_in=LIFETIME_SECONDS,
         )
         expires = now + LIFETIME_SECONDS
-        self._open[challenge.nonce] = Open(challenge, name, asker, expires)
+        self._open[challenge.nonce] = Open(challenge, name, asker, expires, node.clock, progress)
         self._asked[name, asker] += 1
         self._queue.append(challenge.nonce)
-        await self.commit(Unit((PutChallenge(challenge.nonce, name, now, expires, node.clock),)))
+        await self.commit(Unit((PutChallenge(challenge.nonce, name, now, expires, node.clock, progress),)))
+        await self.knowledge.prepare(node, force.references)
         return challenge
 
     def asked(self, nonce: bytes) -> tuple[Challenge, NodeRecord]:
@@ -235,22 +249,35 @@ class Verifier:
 
         Raises ``Untrusted("challenge.unknown")``. Whether it is still good is decided where it is redeemed.
         """
+        known = self._open.get(nonce)
+        if known is not None:
+            return known.challenge, replace(self.node(known.node), clock=known.clock)
+        row = self._issued(nonce)
+        node = replace(self.node(row.node), clock=row.clock)
+        force = self.in_force()
+        challenge = ask(
+            node,
+            settings=force.policy.settings,
+            references=force.references,
+            progress=self.knowledge.progress(row.progress),
+            nonce=nonce,
+            audience=self.settings.issuer,
+            issued=row.issued,
+            expires_in=max(1, row.expires - row.issued),
+        )
+        return challenge, node
+
+    def known(self, nonce: bytes, node: NodeRecord) -> KnownHost:
+        """What was known of ``node`` when the challenge ``nonce`` was issued. Raises as :meth:`asked`."""
+        known = self._open.get(nonce)
+        progress = self._issued(nonce).progress if known is None else known.progress
+        return self.knowledge.of(node, progress, self.in_force().references)
+
+    def _issued(self, nonce: bytes) -> Issued:
         row = self.store.challenge(nonce)
         if row is None:
             raise Untrusted("challenge.unknown", "this verifier never issued that challenge, or long ago")
-        node, known = replace(self.node(row.node), clock=row.clock), self._open.get(nonce)
-        if known is not None:
-            return known.challenge, node
-        settings = self.in_force().policy.settings
-        challenge = Challenge(
-            expires_in=max(1, row.expires - row.issued),
-            bank=settings.bank,
-            audience=self.settings.issuer,
-            pcrs=settings.pcrs,
-            issued=row.issued,
-            nonce=nonce,
-        )
-        return challenge, node
+        return row
 
     def charge(self, nonce: bytes, failures: int) -> None:
         """Charge the address that asked for an open challenge."""

@@ -11,6 +11,7 @@ import pytest
 
 from attestation.cose import ES256, SoftwareSigner
 from attestation.errors import InterlockError, Untrusted
+from attestation.evidence import MAX_SIZE
 from attestation.grant import Grant
 from attestation.intent import Intent, Limits
 from attestation.lease import Lease, verify_lease
@@ -90,7 +91,7 @@ def test_the_record_of_a_lease_names_all_that_was_judged(run: Run) -> None:
     record = run.records()[-1]
     assert record.digests["lease"] == lease.digest
     inputs = {"policy", "references", "intent", "evidence", "challenge", "node", "submitter"}
-    names = inputs | {"claims", "context", "lease"}
+    names = inputs | {"claims", "context", "lease", "progress"}
     assert set(record.digests) == names
     assert all(run.hall.verifier.store.blob(d) is not None for d in record.digests.values())
 
@@ -209,7 +210,7 @@ def test_a_host_that_changed_is_stopped_for_good(run: Run) -> None:
 def test_a_stranger_cannot_stop_a_job_with_bad_evidence(run: Run) -> None:
     """Anybody may ask for a challenge in the host's name; only the host's own evidence ends its job."""
     stranger = Host(run.hall, "host", SoftTpm(CA))
-    stranger.tpm.create_holder()
+    stranger.tpm.create_holder(run.hall.verifier.keys.policy.public)
     run.hall.hands.time += 1
     assert_denied(run, run.hall.run(stranger.renew(run.grant, run.intent)), "cose.kid", "hard")
     assert run.state == "running"
@@ -257,7 +258,7 @@ PROBLEMS: dict[str, tuple[Callable[[Run], bytes], str]] = {
     "unknown challenge": (lambda r: evidence(r, nonce=bytes(32)), "challenge.unknown"),
     "not evidence": (lambda r: b"\xa0", "cose.structure"),
     "nothing": (lambda r: b"", "cbor.syntax"),
-    "too large": (lambda r: bytes(5 << 20), "cbor.size"),
+    "too large": (lambda r: bytes(MAX_SIZE + 1), "cbor.size"),
     "used challenge": (lambda r: used(r), "challenge.redeemed"),
     "late": (lambda r: late(r), "challenge.expired"),
     "challenge of another node": (lambda r: of_another_node(r), "challenge.node"),
