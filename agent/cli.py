@@ -73,18 +73,20 @@ def enroll(
     from agent.enrol import enrol
     from agent.state import State, only_one
     from agent.tpm import EsysTpm
+    from attestation.tpm.structures import Public
 
     with _explaining():
         chosen = Settings.load(settings)
         text, state = _read_token(token_file), State(chosen.state)
         with only_one(state.path), closing(EsysTpm(chosen.tcti)) as tpm:
-            enrolment, enrolled = enrol(text, verifier, tpm, state)
+            enrolment, enrolled = enrol(text, verifier, tpm, state, tpm_lease=chosen.tpm_lease)
         facts = {
             "node": enrolment.node,
             "pool": enrolment.pool,
             "state": enrolled.state,
             "verifier": enrolment.url,
             "fingerprint": enrolment.keys.fingerprint.hex(),
+            "tpm_lease": not Public.from_bytes(enrolment.holder_public).has_user_auth,
         }
         _print(facts, as_json=as_json)
 

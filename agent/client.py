@@ -21,6 +21,7 @@ from attestation.challenge import Challenge
 from attestation.enrol import EnrolChallenge, Enrolled, EnrolProof, EnrolRequest, VerifierKeys
 from attestation.errors import InterlockError, Malformed
 from attestation.grant import Authorization
+from attestation.permit import Permit, PermitRequest
 from attestation.problem import DENIAL_TYPE, PROBLEM_TYPE, Denial, Problem
 from attestation.wire import Wire
 
@@ -128,6 +129,10 @@ class Verifier:
     def report(self, token: bytes) -> bytes:
         """The receipt of the report's record."""
         return self._post(api.REPORT, token, api.COSE_TYPE, _SMALL)
+
+    def permit(self, request: PermitRequest) -> Permit:
+        """One signature by the holder key, out of lease."""
+        return self._ask(api.PERMIT, request, Permit)
 
     def keys(self) -> VerifierKeys:
         """The keys that the verifier says it has."""

@@ -26,8 +26,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
-from agent.devices import Attested, DeviceError, DeviceEvidence, Gpus, Tpm, TpmSigner
+from agent.devices import Attested, DeviceError, DeviceEvidence, Gpus, Tpm
 from agent.gpu import describe, failed
+from agent.holder import Holder
 from agent.logs import Logs, Part
 from agent.workload import Workloads
 from attestation.challenge import EVENT_LOG, IMA, Challenge
@@ -60,17 +61,15 @@ class Collector:
     def __init__(
         self,
         tpm: Tpm,
-        holder_public: bytes,
+        holder: Holder,
         *,
         logs: Logs | None = None,
         gpus: Gpus | None = None,
         workloads: Workloads | None = None,
     ) -> None:
-        self.holder = TpmSigner(tpm, holder_public)
+        self.holder = holder
         self._tpm, self._gpus = tpm, gpus
         self._ak_name = tpm.create_ak().name
-        self._holder_public = holder_public
-        self._certified = tpm.certify_holder(b"")
         self._logs = logs or Logs(None, None)
         self._workloads = workloads
 
@@ -101,9 +100,10 @@ class Collector:
             signature=quote.signature,
             bank=challenge.bank,
             pcrs=pcrs,
-            holder_public=self._holder_public,
-            certify=self._certified.attest,
-            certify_signature=self._certified.signature,
+            holder_public=self.holder.key.public,
+            certify=self.holder.certified.attest,
+            certify_signature=self.holder.certified.signature,
+            creation=self.holder.key.creation,
             event_log=event_log,
             ima=None if part is None else part.data,
             ima_start=None if part is None else part.start,
@@ -113,7 +113,7 @@ class Collector:
             TPM: Cmw(TPM_TYPE, record.to_bytes()),
             HOST: Cmw(HOST_TYPE, HostRecord(facts=host_facts() | facts).to_bytes()),
         }
-        return sign_evidence(replace(evidence, collection=records | collection), self.holder)
+        return sign_evidence(replace(evidence, collection=records | collection), self.holder.answering(challenge))
 
     def _ask_gpus(self, challenge: Challenge, intent: bytes, *, renewal: bool) -> tuple[dict[str, Cmw], dict[str, str]]:
         """The records of all GPUs and switches, and what is said of them."""

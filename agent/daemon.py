@@ -23,7 +23,6 @@ from typing import Final
 from agent.cgroup import sweep
 from agent.client import Rejected, Unreachable
 from agent.deliver import bury, deliver
-from agent.devices import DeviceError
 from agent.host import Host
 from agent.messages import Channel, Peer
 from agent.serve import serve, turn_away
@@ -84,7 +83,7 @@ class Daemon:
         host = self._host
         with self._wake, self._woken, only_one(host.state.path), self._listening() as listener:
             swept = sweep(host.cgroups, set())  # rule 2
-            buried = _bury(host)
+            buried = bury(host)
             log.info("ready: node %s, socket %s, %d left-over jobs killed, %d reported", host.enrolment.node,
                      host.settings.socket, len(swept), len(buried))  # fmt: skip
             for task in (self._hints, self._deliveries):
@@ -172,14 +171,6 @@ class Daemon:
         """Send the reports that the verifier has not got yet."""
         while not self._over.wait(_RETRY_SECONDS):
             deliver(self._host)
-
-
-def _bury(host: Host) -> list[bytes]:
-    try:
-        return bury(host)
-    except DeviceError as error:  # they stay unfinished, and are reported at the next start
-        log.warning("left-over runs could not be reported: %s", error)
-        return []
 
 
 def until_signalled(host: Host) -> None:

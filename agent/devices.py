@@ -13,6 +13,8 @@ from typing import NamedTuple, Protocol
 
 from attestation.cose import PublicKey
 from attestation.tpm.clock import ClockInfo
+from attestation.tpm.policy import Terms
+from attestation.tpm.sealing import SealedSecret
 from attestation.tpm.structures import Public
 
 
@@ -44,10 +46,20 @@ class AkPublic(NamedTuple):
 
 
 class HolderKey(NamedTuple):
-    """The holder key: TPMT_PUBLIC, and the blob from which this TPM (and no other) makes the same key again."""
+    """The holder key: TPMT_PUBLIC, the blob from which this TPM (and no other) makes the same key again, and the
+    TPMS_CREATION_DATA that `certify_holder` covers."""
 
     public: bytes
     blob: bytes
+    creation: bytes
+
+
+class Approved(NamedTuple):
+    """What a verifier's policy key `key` has approved with `signature` (r || s): terms of a lease, or of a permit."""
+
+    terms: Terms
+    signature: bytes
+    key: PublicKey
 
 
 class NvIndex(NamedTuple):
@@ -76,8 +88,11 @@ class Tpm(Protocol):
         """The attestation key: a primary key of the endorsement hierarchy, the same one after every start."""
         ...
 
-    def create_holder(self) -> HolderKey:
-        """A new holder key, in place of the present one. The caller keeps the blob (mode 0600) for `load_holder`."""
+    def create_holder(self, policy: PublicKey | None = None) -> HolderKey:
+        """A new holder key, in place of the present one. The caller keeps the blob (mode 0600) for `load_holder`.
+
+        With the verifier's policy key it obeys that key's leases; without, it is a plain key.
+        """
         ...
 
     def load_holder(self, blob: bytes) -> HolderKey:
@@ -85,7 +100,7 @@ class Tpm(Protocol):
         ...
 
     def certify_holder(self, qualifying: bytes) -> Attested:
-        """TPM2_Certify of the holder key by the attestation key."""
+        """TPM2_CertifyCreation of the holder key by the attestation key."""
         ...
 
     def activate_credential(self, id_object: bytes, encrypted_secret: bytes) -> bytes:
@@ -100,8 +115,20 @@ class Tpm(Protocol):
         """The present values. They may differ from a quote made before: compare, and ask again."""
         ...
 
-    def sign_as_holder(self, digest: bytes) -> bytes:
-        """ECDSA by the holder key over a SHA-256 digest: r || s, 64 bytes."""
+    def sign_as_holder(self, digest: bytes, approved: Approved | None = None) -> bytes:
+        """ECDSA by the holder key over a SHA-256 digest: r || s, 64 bytes.
+
+        A plain key needs nothing else; one that obeys leases needs what the verifier has `approved`, and
+        DeviceError("tpm.device.policy") says that the TPM refuses.
+        """
+        ...
+
+    def unseal(self, sealed: SealedSecret, approved: Approved) -> bytearray:
+        """A secret that was sealed to this TPM, under a lease that the verifier has `approved`; to be overwritten.
+
+        DeviceError("tpm.device.policy") where the TPM does not see that lease in force, (".refused") where the secret
+        is another TPM's or was changed.
+        """
         ...
 
     def workload(self) -> NvIndex | None:
@@ -130,7 +157,7 @@ class Tpm(Protocol):
 
 
 class TpmSigner:
-    """The holder key as a COSE signer (`attestation.cose.Signer`); `public` is the TPMT_PUBLIC of the present one."""
+    """A plain holder key as a COSE signer (`attestation.cose.Signer`); `public` is the present one's TPMT_PUBLIC."""
 
     def __init__(self, tpm: Tpm, public: bytes) -> None:
         self._tpm = tpm

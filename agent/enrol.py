@@ -4,7 +4,8 @@
 2. The certificate that the verifier shows is taken, without belief.
 3. The keys it names must have the token's fingerprint, and the connection must end at one of them. From here on only
    this certificate is accepted, and only now is the secret sent.
-4. The TPM makes a holder key and certifies it with its attestation key.
+4. The TPM makes a holder key and certifies it with its attestation key. The key obeys the leases of the verifier's
+   policy key, which was learnt in (3); a plain key, which obeys nobody, is made where the settings say so.
 5. The credential that the verifier made opens in this TPM only.
 6. A quote over the verifier's nonce shows the counters and the firmware.
 7. What is kept is written after the verifier has answered, so a failed attempt changes nothing.
@@ -17,11 +18,16 @@ import hashlib
 from agent.client import Pinned, Verifier, see_certificate
 from agent.devices import HolderKey, Tpm
 from agent.state import Enrolment, State
+from attestation.cose import PublicKey
 from attestation.enrol import EnrolChallenge, Enrolled, EnrolProof, EnrolRequest, EnrolToken, VerifierKeys, verify_keys
 
 
-def enrol(text: str, url: str | None, tpm: Tpm, state: State) -> tuple[Enrolment, Enrolled]:
+def enrol(
+    text: str, url: str | None, tpm: Tpm, state: State, *, tpm_lease: bool = True
+) -> tuple[Enrolment, Enrolled]:
     """Enrol this host with the one-time token ``text``; ``url`` replaces the token's where the route differs.
+
+    ``tpm_lease``: whether the TPM itself is to enforce leases.
 
     Raises ``Malformed``/``Untrusted`` by the checks above, ``Unreachable``, ``Rejected`` and ``Denied`` from the
     verifier, ``DeviceError`` from the TPM.
@@ -31,7 +37,7 @@ def enrol(text: str, url: str | None, tpm: Tpm, state: State) -> tuple[Enrolment
     verifier = Verifier(pinned)
     try:
         keys = verify_keys(verifier.keys(), fingerprint=token.fingerprint, tls=pinned.spki)  # (3)
-        holder = tpm.create_holder()
+        holder = tpm.create_holder(PublicKey.from_spki(keys.policy) if tpm_lease else None)
         challenge = verifier.enrol(_request(token, tpm, holder))  # (4)
         enrolled = verifier.prove(_proof(challenge, tpm))  # (5) (6)
     finally:
@@ -53,6 +59,7 @@ def _request(token: EnrolToken, tpm: Tpm, holder: HolderKey) -> EnrolRequest:
         certify=certified.attest,
         certify_signature=certified.signature,
         intermediates=tuple(tpm.ek_chain()),
+        creation=holder.creation,
     )
 
 

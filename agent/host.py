@@ -15,6 +15,7 @@ from agent.collect import Collector
 from agent.devices import Gpus, Tpm
 from agent.environment import Cache
 from agent.gpu import Described
+from agent.holder import Holder
 from agent.journal import Journal
 from agent.logs import Logs
 from agent.settings import Settings
@@ -111,6 +112,7 @@ class Host:
     enrolment: Enrolment
     tpm: Tpm
     verifier: Verifier
+    holder: Holder
     collector: Collector
     logs: Logs
     workloads: Workloads
@@ -133,15 +135,18 @@ class Host:
         """
         state = State(settings.state)
         enrolment = state.load()
-        holder = tpm.load_holder(enrolment.holder_blob)
+        verifier = Verifier(Pinned(enrolment.url, enrolment.certificate))
+        key = tpm.load_holder(enrolment.holder_blob)
+        holder = Holder(tpm, key, policy=enrolment.policy_key, node=enrolment.node, permits=verifier)
         logs, workloads = settings.logs, Workloads(tpm, state.path / FILE)
         return cls(
             settings=settings,
             state=state,
             enrolment=enrolment,
             tpm=tpm,
-            verifier=Verifier(Pinned(enrolment.url, enrolment.certificate)),
-            collector=Collector(tpm, holder.public, logs=logs, gpus=gpus, workloads=workloads),
+            verifier=verifier,
+            holder=holder,
+            collector=Collector(tpm, holder, logs=logs, gpus=gpus, workloads=workloads),
             logs=logs,
             workloads=workloads,
             journal=Journal(state.path / "journal.db"),

@@ -4,7 +4,8 @@ Rules:
 1. A grant is burned, durably, before the process that it allows is started (architecture, section 3, step 8). The
    primary key makes the second attempt fail, whoever makes it.
 2. A run that has no report when the agent starts was cut off: the agent reports it as ``agent.died``.
-3. A report stays here until the verifier has answered with the receipt of its record.
+3. A report stays here until the verifier has answered with the receipt of its record. It is kept before it is signed,
+   because out of lease the TPM signs by a permit only; and as signed before it is sent, because it is signed once.
 4. What came out of each request, denied ones too, is kept for ``interlock explain``; it is readable by its owner only.
 
 One SQLite file, mode 0600, WAL with synchronous=FULL: a commit that returned is on the disk. Where the disk is full or
@@ -31,8 +32,11 @@ CREATE TABLE IF NOT EXISTS ending (
     number INTEGER PRIMARY KEY AUTOINCREMENT, cti BLOB UNIQUE, job TEXT NOT NULL, uid INTEGER NOT NULL,
     ended INTEGER NOT NULL, answer BLOB NOT NULL
 ) STRICT;
+CREATE TABLE IF NOT EXISTS draft (cti BLOB PRIMARY KEY, report BLOB NOT NULL) STRICT;
 CREATE INDEX IF NOT EXISTS ending_job ON ending (job);
 """
+
+_UNDRAFTED: Final = "cti NOT IN (SELECT cti FROM draft) ORDER BY started, cti"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +102,7 @@ class Journal:
     def unfinished(self) -> list[Run]:
         """The runs that have no report, oldest first."""
         columns = "cti, job, uid, code, outputs, started, sequence"
-        query = f"SELECT {columns} FROM run WHERE report IS NULL ORDER BY started, cti"  # noqa: S608 - constant
+        query = f"SELECT {columns} FROM run WHERE report IS NULL AND {_UNDRAFTED}"  # noqa: S608 - constant
         with self._using() as base:
             rows = base.execute(query).fetchall()
         return [
@@ -108,9 +112,22 @@ class Journal:
     # --- reports -----------------------------------------------------------------------------------------------
 
     def finish(self, cti: bytes, report: bytes) -> None:
-        """Keep the signed report of a run until it is delivered."""
+        """Keep the report of a run until it is signed. The first one stands."""
+        query = "INSERT OR IGNORE INTO draft SELECT cti, ? FROM run WHERE cti = ? AND report IS NULL"
         with self._using() as base:
-            base.execute("UPDATE run SET report = ? WHERE cti = ? AND report IS NULL", (report, cti))
+            base.execute(query, (report, cti))
+
+    def unsigned(self) -> list[tuple[bytes, bytes]]:
+        """Grant and report of every run whose report is not signed yet, oldest first."""
+        query = "SELECT cti, d.report FROM draft d JOIN run r USING (cti) WHERE r.report IS NULL ORDER BY started, cti"
+        with self._using() as base:
+            return base.execute(query).fetchall()
+
+    def sign(self, cti: bytes, token: bytes) -> None:
+        """Keep the signed report of a run until it is delivered. The first one stands."""
+        with self._using() as base:
+            base.execute("UPDATE run SET report = ? WHERE cti = ? AND report IS NULL", (token, cti))
+            base.execute("DELETE FROM draft WHERE cti = ?", (cti,))
 
     def undelivered(self) -> list[tuple[bytes, bytes]]:
         """Grant and report token of every run whose report has no receipt, oldest first."""

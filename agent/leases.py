@@ -8,6 +8,8 @@ Rules:
    the job at the end of its lease, and a lease that comes within the hold time thaws it.
 4. A denial is obeyed: ``hard`` at once, ``drain`` with time for a checkpoint. Then no lease is asked for any more.
 5. A lease that does not verify is a forgery or a replay: a hard halt.
+6. What the TPM is to enforce with a lease is checked like the lease itself, and from then on the holder key signs under
+   it. After the end of the last lease the TPM refuses, and the evidence for the next one is signed by a permit.
 """
 
 import logging
@@ -23,7 +25,7 @@ from agent.devices import DeviceError
 from agent.host import Host
 from attestation.errors import Malformed, Untrusted
 from attestation.grant import Grant
-from attestation.lease import Lease, verify_lease
+from attestation.lease import Lease, approval_of, read_lease, verify_lease
 from attestation.problem import DRAIN, Denial
 
 _FIRST_PAUSE: Final = 0.25
@@ -149,6 +151,7 @@ class Leases:
         asked = self._pending
         token = host.verifier.renew(asked.evidence)
         lease = verify_lease(token, key=host.grant_key, grant=grant.id, previous=self._lease, nonce=asked.nonce)
+        host.holder.adopt(lease, approval_of(read_lease(token, host.grant_key)))  # rule 6
         self._held.renew(token, asked.at_ns)
         self._lease, self._asked_ns, self._pending, self._failures = lease, asked.at_ns, None, 0
         self.trouble = ""

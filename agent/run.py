@@ -1,9 +1,11 @@
 """One job from start to end. Read this and ``verifier/authorize.py``, and you know Interlock.
 
 1. The first lease counts from before the challenge is asked for, so that the host always ends first.
-2. Evidence is collected for this challenge and this intent, and nothing else.
+2. Evidence is collected for this challenge and this intent, and nothing else. Where no lease is in force the TPM signs
+   it by a permit (agent.holder).
 3. The verifier decides. A denial ends it here.
-4. The grant must be the answer to exactly this question, logged, and new on this host; the lease is its first.
+4. The grant must be the answer to exactly this question, logged, and new on this host; the lease is its first. The
+   holder key signs under it from here on.
 5. The grant is burned, durably: whatever happens from here on, it starts nothing a second time.
 6. The code is staged and the bytes that will run are measured, the environment likewise. Both must be as granted.
 7. What was measured is extended into the TPM, which certifies it with every quote from here on; without that, no job.
@@ -29,7 +31,7 @@ from agent.messages import Ended
 from agent.workspace import Workspace
 from attestation.errors import InterlockError
 from attestation.grant import Asked, Authorization, Grant, verify_grant
-from attestation.lease import Lease, verify_lease
+from attestation.lease import Lease, approval_of, read_lease, verify_lease
 
 
 def run(host: Host, job: Job) -> Ended:
@@ -73,4 +75,6 @@ def _accept(host: Host, job: Job, answer: Authorization, nonce: bytes, asked_ns:
     grant = verify_grant(
         answer.grant, answer.record, asked=asked, key=host.grant_key, log_key=host.log_key, burned=host.journal
     )
-    return grant, verify_lease(answer.lease, key=host.grant_key, grant=grant.id, previous=None, nonce=nonce)
+    lease = verify_lease(answer.lease, key=host.grant_key, grant=grant.id, previous=None, nonce=nonce)
+    host.holder.adopt(lease, approval_of(read_lease(answer.lease, host.grant_key)))
+    return grant, lease

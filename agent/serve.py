@@ -214,6 +214,6 @@ def status(host: Host, peer: Peer) -> dict[str, object]:
         "up_seconds": (now_ns() - host.started_ns) // SECOND,
         **host.described.read(),
         "jobs": jobs,
-        "undelivered_reports": len(host.journal.undelivered()),
+        "undelivered_reports": len(host.journal.unsigned()) + len(host.journal.undelivered()),
         "counters": host.counters.as_dict(),
     }

@@ -10,6 +10,7 @@ jobs           integer  jobs at the same time                        16
 event_log      boolean  send the boot event log where it is asked    true
 event_log_file path     the firmware's boot event log                binary_bios_measurements of tpm0
 ima_file       path     the kernel's binary measurement list         binary_runtime_measurements of ima
+tpm_lease      boolean  the TPM enforces leases (set at enrolment)   true
 uids, gids     integers who may submit jobs (user, primary or supplementary group); nobody where both are empty
 ============== ======== ============================================ =========================================
 
@@ -45,6 +46,7 @@ class Settings:
     event_log: bool = True
     event_log_file: Path = EVENT_LOG
     ima_file: Path = IMA_LIST
+    tpm_lease: bool = True
     uids: tuple[int, ...] = ()
     gids: tuple[int, ...] = ()
 

@@ -40,6 +40,11 @@ class Enrolment(Wire):
         return PublicKey.from_spki(self.keys.grant)
 
     @property
+    def policy_key(self) -> PublicKey:
+        """The pinned key that signs TPM policies."""
+        return PublicKey.from_spki(self.keys.policy)
+
+    @property
     def log_key(self) -> PublicKey:
         """The pinned key that signs receipts."""
         return PublicKey.from_spki(self.keys.log)

@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 os.environ.setdefault("TSS2_LOG", "all+NONE")  # read by the C library when it is loaded
 
@@ -44,13 +44,17 @@ from tpm2_pytss import (  # type: ignore[import-untyped]  # tpm2-pytss ships no 
     TSS2_Exception,
 )
 
-from agent import tpm_nv
-from agent.devices import AkPublic, Attested, DeviceError, DeviceTimeout, HolderKey, NvIndex
+from agent import tpm_nv, tpm_seal
+from agent.devices import AkPublic, Approved, Attested, DeviceError, DeviceTimeout, HolderKey, NvIndex
 from agent.tcti import StreamTcti, open_stream
+from agent.tpm_policy import authorised
 from agent.tpm_templates import AK, EK_CHAIN, EKS, holder_template
+from attestation.keys import PublicKey
 from attestation.tpm.attest import PcrSelection
 from attestation.tpm.clock import ClockInfo
 from attestation.tpm.ekcert import split_der
+from attestation.tpm.policy import holder_auth_policy
+from attestation.tpm.sealing import SealedSecret
 from attestation.tpm.structures import Codes, Public, Signature, sized
 
 T = TypeVar("T")
@@ -62,6 +66,20 @@ BUSY = (TPM2_RC.RETRY, TPM2_RC.YIELDED, TPM2_RC.TESTING, TPM2_RC.NV_RATE, TPM2_R
 
 
 SIGN_CODES = Codes(*["tpm.device.refused"] * 5)
+NULL_SCHEME, SIGN_SCHEME = TPMT_SIG_SCHEME(scheme=TPM2_ALG.NULL), TPMT_SIG_SCHEME(scheme=TPM2_ALG.ECDSA)
+SIGN_SCHEME.details.ecdsa.hashAlg = TPM2_ALG.SHA256
+NO_TICKET = TPMT_TK_HASHCHECK(tag=TPM2_ST.HASHCHECK, hierarchy=TPM2_RH.NULL)
+"""What `attestation.tpm.policy.sign_cp_hash` says that a signature is asked for with."""
+
+
+class Primary(NamedTuple):
+    """A primary key that is loaded: handle, TPMT_PUBLIC, TPMS_CREATION_DATA, their hash and the TPM's ticket for it."""
+
+    handle: Any
+    public: bytes
+    creation: bytes
+    creation_hash: bytes
+    ticket: Any
 
 
 class _Link:
@@ -70,28 +88,41 @@ class _Link:
     def __init__(self, tcti: str, deadline: float) -> None:
         self.tcti = StreamTcti(open_stream(tcti), deadline)
         self.esys = ESAPI(self.tcti)
-        self._keys: dict[int, Any] = {}
+        self.tickets: dict[Approved, Any] = {}
+        self._keys: dict[int, tuple[Public, Primary]] = {}
+
+    @property
+    def failure(self) -> DeviceError | None:
+        """Why this link is dead, where it is."""
+        return self.tcti.failure
+
+    @property
+    def ak_name(self) -> bytes:
+        """Name of the attestation key."""
+        return Public.from_bytes(self.key(ESYS_TR.ENDORSEMENT, AK).public).name
 
     def primary(self, hierarchy: Any, template: Public) -> tuple[Any, bytes]:
         """Create a primary key; returns its handle and TPMT_PUBLIC."""
-        handle, public, *_ = self.esys.create_primary(
-            TPM2B_SENSITIVE_CREATE(), TPM2B_PUBLIC.unmarshal(sized(template.to_bytes()))[0], hierarchy
-        )
-        return handle, public.publicArea.marshal()
+        return self._create(hierarchy, template)[:2]
 
-    def key(self, hierarchy: Any, template: Public) -> tuple[Any, bytes]:
+    def key(self, hierarchy: Any, template: Public) -> Primary:
         """The key of `template`, created once per hierarchy: another template takes the place of the first."""
         held = self._keys.get(hierarchy)
         if held is None or held[0] != template:
             self.drop(hierarchy)
-            held = self._keys[hierarchy] = (template, *self.primary(hierarchy, template))
-        return held[1], held[2]
+            held = self._keys[hierarchy] = (template, self._create(hierarchy, template))
+        return held[1]
 
     def drop(self, hierarchy: Any) -> None:
         """Flush the key of `hierarchy`, if one is loaded."""
         held = self._keys.pop(hierarchy, None)
         if held is not None:
-            self.esys.flush_context(held[1])
+            self.esys.flush_context(held[1].handle)
+
+    def _create(self, hierarchy: Any, template: Public) -> Primary:
+        public = TPM2B_PUBLIC.unmarshal(sized(template.to_bytes()))[0]
+        handle, made, data, digest, ticket = self.esys.create_primary(TPM2B_SENSITIVE_CREATE(), public, hierarchy)
+        return Primary(handle, made.publicArea.marshal(), data.creationData.marshal(), bytes(digest), ticket)
 
     @contextmanager
     def flushed(self, handle: Any) -> Iterator[Any]:
@@ -146,22 +177,25 @@ class EsysTpm:
         return self._call(work)
 
     def create_ak(self) -> AkPublic:
-        public = self._call(lambda link: link.key(ESYS_TR.ENDORSEMENT, AK)[1])
+        public = self._call(lambda link: link.key(ESYS_TR.ENDORSEMENT, AK).public)
         return AkPublic(public, Public.from_bytes(public).name)
 
-    def create_holder(self) -> HolderKey:
-        return self.load_holder(holder_template(os.urandom(32)).to_bytes())
+    def create_holder(self, policy: PublicKey | None = None) -> HolderKey:
+        authority = b"" if policy is None else holder_auth_policy(policy, self.create_ak().name)
+        return self.load_holder(holder_template(os.urandom(32), authority).to_bytes())
 
     def load_holder(self, blob: bytes) -> HolderKey:
         template = Public.from_bytes(blob)
-        public = self._call(lambda link: link.key(ESYS_TR.OWNER, template)[1])
+        made = self._call(lambda link: link.key(ESYS_TR.OWNER, template))
         self._holder = template
-        return HolderKey(public, blob)
+        return HolderKey(made.public, blob, made.creation)
 
     def certify_holder(self, qualifying: bytes) -> Attested:
         def work(link: _Link) -> Attested:
-            holder, ak = self._holder_handle(link), link.key(ESYS_TR.ENDORSEMENT, AK)[0]
-            attest, signature = link.esys.certify(holder, ak, qualifying, TPMT_SIG_SCHEME(scheme=TPM2_ALG.NULL))
+            holder, ak = self._holder_key(link), link.key(ESYS_TR.ENDORSEMENT, AK)
+            attest, signature = link.esys.certify_creation(
+                ak.handle, holder.handle, qualifying, holder.creation_hash, NULL_SCHEME, holder.ticket
+            )
             return Attested(bytes(attest), signature.marshal())
 
         return self._call(work)
@@ -170,7 +204,7 @@ class EsysTpm:
         blob, secret = TPM2B_ID_OBJECT(id_object), TPM2B_ENCRYPTED_SECRET(encrypted_secret)
 
         def work(link: _Link) -> bytes:
-            ak, _ = link.key(ESYS_TR.ENDORSEMENT, AK)
+            ak = link.key(ESYS_TR.ENDORSEMENT, AK).handle
             template = EKS[_ek_index(link)]
             with (
                 link.flushed(link.primary(ESYS_TR.ENDORSEMENT, template)[0]) as ek,
@@ -184,7 +218,7 @@ class EsysTpm:
         selection = _selection(bank, pcrs)
 
         def work(link: _Link) -> Attested:
-            ak, _ = link.key(ESYS_TR.ENDORSEMENT, AK)
+            ak = link.key(ESYS_TR.ENDORSEMENT, AK).handle
             attest, signature = link.esys.quote(ak, selection, qualifying)
             return Attested(bytes(attest), signature.marshal())
 
@@ -204,15 +238,32 @@ class EsysTpm:
             raise DeviceError("tpm.device.refused", f"the TPM has no bank 0x{bank:04x} for these PCRs")
         return values
 
-    def sign_as_holder(self, digest: bytes) -> bytes:
+    def sign_as_holder(self, digest: bytes, approved: Approved | None = None) -> bytes:
+        def sign(link: _Link, session: Any) -> bytes:
+            key = self._holder_key(link).handle
+            return bytes(link.esys.sign(key, digest, SIGN_SCHEME, NO_TICKET, session1=session).marshal())
+
         def work(link: _Link) -> bytes:
-            scheme = TPMT_SIG_SCHEME(scheme=TPM2_ALG.ECDSA)
-            scheme.details.ecdsa.hashAlg = TPM2_ALG.SHA256
-            ticket = TPMT_TK_HASHCHECK(tag=TPM2_ST.HASHCHECK, hierarchy=TPM2_RH.NULL)
-            return bytes(link.esys.sign(self._holder_handle(link), digest, scheme, ticket).marshal())
+            if approved is None:
+                return sign(link, ESYS_TR.PASSWORD)
+            with authorised(link, approved) as session:
+                return sign(link, session)
 
         r, s = Signature.from_bytes(self._call(work), SIGN_CODES).values
         return r.rjust(32, b"\0") + s.rjust(32, b"\0")
+
+    def unseal(self, sealed: SealedSecret, approved: Approved) -> bytearray:
+        def work(link: _Link) -> bytearray:
+            template = EKS[_ek_index(link)]
+            return tpm_seal.unseal(
+                link,
+                template,
+                sealed,
+                parent=lambda: _ek_session(link, template),
+                lease=lambda: authorised(link, approved),
+            )
+
+        return self._call(work)
 
     def workload(self) -> NvIndex | None:
         return self._call(tpm_nv.read_workload)
@@ -224,7 +275,9 @@ class EsysTpm:
         self._call(lambda link: tpm_nv.extend_workload(link, measurement))
 
     def certify_workload(self, qualifying: bytes) -> tuple[bytes, Attested] | None:
-        return self._call(lambda link: tpm_nv.certify_workload(link, link.key(ESYS_TR.ENDORSEMENT, AK)[0], qualifying))
+        return self._call(
+            lambda link: tpm_nv.certify_workload(link, link.key(ESYS_TR.ENDORSEMENT, AK).handle, qualifying)
+        )
 
     def clock(self) -> ClockInfo:
         def work(link: _Link) -> ClockInfo:
@@ -276,10 +329,10 @@ class EsysTpm:
             link, self._link = self._link, None
             link.close()
 
-    def _holder_handle(self, link: _Link) -> Any:
+    def _holder_key(self, link: _Link) -> Primary:
         if self._holder is None:
             raise DeviceError("tpm.device.refused", "there is no holder key: create or load one first")
-        return link.key(ESYS_TR.OWNER, self._holder)[0]
+        return link.key(ESYS_TR.OWNER, self._holder)
 
 
 def _selection(bank: int, pcrs: Sequence[int]) -> Any:

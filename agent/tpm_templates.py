@@ -14,6 +14,7 @@ from attestation.tpm.identity import (
     EK_HIGH_RANGE_ATTRIBUTES,
     EK_SYMMETRIC,
     HOLDER_ATTRIBUTES,
+    PLAIN_HOLDER_ATTRIBUTES,
 )
 from attestation.tpm.structures import (
     ALG_ECC,
@@ -64,14 +65,17 @@ EK_CHAIN = 0x01C00100
 """NV index of the certificates between the EK's and the root: EK Credential Profile, 2.2.1.5.2 (the first of them)."""
 
 
-def _signing(attributes: int, unique: bytes) -> Public:
+def _signing(attributes: int, unique: bytes, policy: bytes = b"") -> Public:
     parameters = EccParameters(Symmetric(), ECDSA_SHA256, ECC_P256, NULL, unique, b"")
-    return Public(ALG_ECC, ALG_SHA256, attributes, b"", parameters)
+    return Public(ALG_ECC, ALG_SHA256, attributes, policy, parameters)
 
 
 AK = _signing(AK_ATTRIBUTES, b"")
 
 
-def holder_template(unique: bytes) -> Public:
-    """A holder key of its own for each `unique` (32 random bytes, not secret)."""
-    return _signing(HOLDER_ATTRIBUTES, unique)
+def holder_template(unique: bytes, policy: bytes = b"") -> Public:
+    """A holder key of its own for each `unique` (32 random bytes, not secret).
+
+    `policy` is its authorisation policy (`attestation.tpm.policy.holder_auth_policy`); empty for a plain key.
+    """
+    return _signing(HOLDER_ATTRIBUTES if policy else PLAIN_HOLDER_ATTRIBUTES, unique, policy)

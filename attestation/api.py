@@ -4,6 +4,7 @@
 POST  /v1/challenge           ChallengeRequest                    Challenge
 POST  /v1/authorize           AuthorizationRequest                Authorization, or Denial with 403
 POST  /v1/renew               an evidence token                   a lease token, or Denial with 403
+POST  /v1/permit              PermitRequest                       Permit
 POST  /v1/report              a report token                      the receipt of its record
 POST  /v1/enrol               EnrolRequest                        EnrolChallenge
 POST  /v1/enrol/proof         EnrolProof                          Enrolled
@@ -15,9 +16,11 @@ Every other answer to these is a :class:`attestation.problem.Problem`. Bodies ar
 """
 
 from attestation import evidence, intent, report
+from attestation.permit import PermitRequest
 from attestation.wire import Wire, label, wire
 
 CHALLENGE, AUTHORIZE, RENEW, REPORT = "/v1/challenge", "/v1/authorize", "/v1/renew", "/v1/report"
+PERMIT = "/v1/permit"
 ENROL, ENROL_PROOF, KEYS, WATCH = "/v1/enrol", "/v1/enrol/proof", "/v1/keys", "/v1/watch"
 
 CBOR_TYPE = "application/cbor"
@@ -28,6 +31,7 @@ MAX_BODY = {
     AUTHORIZE: evidence.MAX_SIZE + intent.MAX_SIZE + 64,
     RENEW: evidence.MAX_SIZE,
     REPORT: report.MAX_SIZE,
+    PERMIT: PermitRequest.MAX_SIZE,
     ENROL: 65536,
     ENROL_PROOF: 65536,
 }

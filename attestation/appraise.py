@@ -11,7 +11,8 @@ checks are recorded as not run; in ``workload`` they do not, and all are made.
  4. evidence.grant: it renews this grant, or none where a new grant is asked for.
  5. evidence.records: one TPM record, at most one of the host's own words, well-formed, and no record of a kind that
     nobody here can appraise.
- 6. tpm.holder: the holder key is the enrolled one and certified by the enrolled attestation key.
+ 6. tpm.holder: the holder key is the enrolled one and certified by the enrolled attestation key; tpm-lease: it obeys
+    TPM-enforced leases, by the policy key of the enrolment record. (Not applicable: it is a plain key.)
  7. tpm.quote: the quote, by the numbered checks of :func:`attestation.tpm.quote.verify_quote`.
  8. tpm.clock: resets, restarts and the clock have not gone back since the last accepted evidence.
  9. tpm.firmware: the TPM's firmware version is the enrolled one.
@@ -63,9 +64,11 @@ from attestation.evidence import (
 )
 from attestation.gpu.appraise import GpuResult, GpuSubject, appraise_gpus, kind_of
 from attestation.intent import AHEAD_SECONDS, LIFETIME_SECONDS
+from attestation.keys import PublicKey
 from attestation.progress import HostProgress, boot_of
 from attestation.reference import Baseline
 from attestation.tpm.clock import ClockInfo, check_clock, check_firmware
+from attestation.tpm.enforced import CHECK as TPM_LEASE
 from attestation.tpm.identity import verify_ak, verify_holder
 from attestation.tpm.quote import verify_quote
 from attestation.tpm.structures import Public
@@ -210,7 +213,19 @@ def _holder(bench: Bench) -> None:
     if not hmac.compare_digest(bench.record.holder_public, bench.subject.node.holder_public):
         raise Untrusted("tpm.holder.unknown", "the holder key is not the enrolled one")
     ak = verify_ak(bench.subject.node.ak_public)
-    verify_holder(bench.record.holder_public, bench.record.certify, bench.record.certify_signature, ak=ak)
+    record, policy = bench.record, bench.subject.node.policy
+    verify_holder(
+        record.holder_public,
+        record.certify,
+        record.certify_signature,
+        record.creation,
+        ak=ak,
+        policy=None if policy is None else PublicKey.from_spki(policy),
+    )
+
+
+def _tpm_lease(bench: Bench) -> str | None:
+    return ear.NOT_APPLICABLE if bench.subject.node.policy is None else None
 
 
 def _quote(bench: Bench) -> None:
@@ -294,6 +309,7 @@ _TPM_STEPS: tuple[tuple[str, Step], ...] = (
     ("evidence.grant", _grant),  # (4)
     ("evidence.records", _records),  # (5)
     ("tpm.holder", _holder),  # (6)
+    (TPM_LEASE, _tpm_lease),  # (6)
     ("tpm.quote", _quote),  # (7)
     ("tpm.clock", _clock),  # (8)
     ("tpm.firmware", _firmware),  # (9)

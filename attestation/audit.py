@@ -18,28 +18,31 @@ that has nothing to look at (a denied request has no grant) says so, and passes.
     counted from the moment that this challenge was issued.
 13. consistency: each tree that a receipt speaks of is a prefix of the checkpoint's: the log was not rewritten since.
 14. report: the holder key has signed the report, about this grant and the code that was granted.
-15. appraisal: each evidence answers its archived challenge, which asked for what the policy asks; appraised again, it
-    gives the archived claims, byte for byte. The grant states these and nothing better, and no lease is for GPUs or
-    switches that the grant is not for.
+15. appraisal: each evidence answers its archived challenge, which asked for the PCRs and logs that policy, references
+    and progress ask for; appraised again, with the archived event log, progress and IMA policy, it gives the archived
+    claims, byte for byte. The grant states these and nothing better, and no lease is for GPUs or
+    switches that the grant is not for. A lease has the TPM enforce what its evidence proved: PCRs, boot, time.
 16. decision: decided again, the claims give the archived facts, and the outcome that the record states. (A request
     that was denied before it was appraised was denied because its intent is not signed by who it names.)
+17. jobs: what the accepted evidence shows of the jobs of a boot is one sequence; the report names this job's place.
 
 Not checked, because it cannot be offline: that a challenge was drawn at random and redeemed once; facts of the moment
 (what else ran, that a grant was revoked or an intent used before), which a denial may rest on and which are listed;
-the EK certificate behind the node's keys, which enrolment checked and the node's record names; whether the job went on
-after the last record, where that is no report; and whether the checkpoint is the newest one, or the one that others
-were shown (whoever keeps another one, or a receipt, can ask the log for consistency).
+what was proven of the host before this job or by another of its jobs, which it need not show again (the progress that a
+record names is taken as archived); the EK certificate behind the node's keys, which enrolment checked and the node's
+record names; whether the job went on after the last record, where that is no report; and whether the checkpoint is the
+newest one, or the one that others were shown (whoever keeps another one, or a receipt, can ask the log for
+consistency).
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from attestation import grant as grants
-from attestation import lease as leases
 from attestation import merkle, rederive
 from attestation.bundle import Bundle, Root
 from attestation.challenge import Challenge
-from attestation.claims import Claims, identities
+from attestation.claims import Claims
 from attestation.cose import RECEIPTS, Header, verify_sign1
 from attestation.errors import InterlockError, Malformed, Untrusted
 from attestation.evidence import MAX_SIZE as MAX_EVIDENCE
@@ -48,11 +51,13 @@ from attestation.evidence import Evidence, read_evidence
 from attestation.grant import Grant, holder_key
 from attestation.intent import Intent, verify_intent
 from attestation.keys import PublicKey
-from attestation.lease import Lease, verify_lease
+from attestation.lease import Lease, read_lease, verify_lease
 from attestation.log import Checkpoint, Note, Promise, Record, leaf_hash, verify_checkpoint, verify_receipt
 from attestation.node import Submitter
 from attestation.rederive import ACCEPTED, Archive
 from attestation.report import verify_report
+from attestation.sequence import verify_sequence
+from attestation.stated import verify_grant_stated, verify_lease_stated
 
 PASS, FAIL, NOT_RUN, NOTHING = "pass", "fail", "not run", "n/a"
 _ISSUING = ("decision", "lease")
@@ -97,6 +102,7 @@ class _Audit:
     trees: dict[int, bytes] = field(default_factory=dict)
     challenges: dict[bytes, Challenge] = field(default_factory=dict)
     claims: dict[int | None, Claims] = field(default_factory=dict)
+    leases: dict[int | None, Lease] = field(default_factory=dict)
 
     def accepted(self, kind: str) -> Iterator[tuple[int, Record]]:
         """Place in the bundle and record of everything of a kind that was allowed or issued."""
@@ -306,10 +312,8 @@ def _leases(audit: _Audit) -> str:
         asked = audit.challenges.get(evidence.nonce)
         if asked is None or previous.issued != asked.issued:
             raise Untrusted("bundle.leases", f"lease {previous.sequence} does not count from its challenge")
-        signed = verify_sign1(
-            token, audit.root.grant, typ=leases.TYP, max_size=leases.MAX_SIZE, unprotected=frozenset({RECEIPTS})
-        )
-        _verify_receipt(audit, _only_receipt(signed.unprotected), place)
+        _verify_receipt(audit, _only_receipt(read_lease(token, audit.root.grant).unprotected), place)
+        audit.leases[record.sequence] = previous
     return f"{len(issued)} leases, each follows the one before" if issued else Nothing("no lease: nothing ran")
 
 
@@ -348,15 +352,14 @@ def _stated(audit: _Audit) -> None:
     """Check that the grant states the claims that it was decided on, and that the leases are for its devices."""
     if audit.grant is None or audit.granting is None:
         return
-    grant, record = audit.grant, audit.granting[1]
-    claims, settings = audit.claims.get(record.sequence), audit.archive.policy(record).settings
-    stated = grant.submods, grant.assurance, grant.binding, grant.unchecked
-    if claims and stated != (claims.submods, claims.assurance, claims.binding, settings.unchecked):
-        raise Untrusted("bundle.agreement", "the grant states another result than its evidence gives")
+    decision = audit.granting[1]
+    decided = audit.claims.get(decision.sequence)
+    if decided is not None:
+        verify_grant_stated(audit.grant, decided, audit.archive.policy(decision).settings.unchecked)
     for _, record in audit.accepted("lease"):
-        shown = identities(audit.claims[record.sequence].submods) if record.sequence in audit.claims else set()
-        if not shown <= identities(grant.submods):
-            raise Untrusted("bundle.leases", f"record {record.sequence} is for devices that the grant is not for")
+        claims = audit.claims.get(record.sequence, decided)  # the first lease is for the claims of the decision
+        if claims is not None:
+            verify_lease_stated(audit.leases[record.sequence], claims, audit.grant, at=record.time)
 
 
 def _decision(audit: _Audit) -> str:
@@ -391,4 +394,5 @@ _STEPS: Sequence[tuple[str, Callable[[_Audit], str], str]] = (
     ("report", _report, "The end of the run is not proven by the host."),
     ("appraisal", _appraisal, "The evidence does not say what the verifier claimed."),
     ("decision", _decision, "The verifier decided otherwise than its policy says."),
+    ("jobs", verify_sequence, "The host showed other jobs of its boot in one evidence than in another."),
 )

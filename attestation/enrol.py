@@ -83,7 +83,8 @@ def verify_keys(keys: VerifierKeys, *, fingerprint: bytes, tls: bytes) -> Verifi
 
 @wire
 class EnrolRequest(Wire):
-    """Publics are TPMT_PUBLIC, ``certify`` TPMS_ATTEST and its TPMT_SIGNATURE over the holder key by the AK."""
+    """Publics are TPMT_PUBLIC, ``certify`` TPMS_ATTEST and its TPMT_SIGNATURE over the creation of the holder key by
+    the AK, ``creation`` the TPMS_CREATION_DATA of that key."""
 
     MAX_SIZE = 65536
 
@@ -95,6 +96,7 @@ class EnrolRequest(Wire):
     certify: bytes = label(6, most=2048)
     certify_signature: bytes = label(7, most=1024)
     intermediates: tuple[bytes, ...] = label(8, most=8192)
+    creation: bytes = label(9, most=1024)
 
 
 @wire

@@ -62,7 +62,8 @@ class TpmRecord(Wire):
     """What one TPM shows. ``quote`` is TPMS_ATTEST, ``signature`` TPMT_SIGNATURE, both as the TPM gave them.
 
     ``event_log`` is the boot event log, ``ima`` the measurement list from entry ``ima_start`` on, each where the
-    challenge asked for it; ``workload`` what was measured into the TPM before each job.
+    challenge asked for it; ``workload`` what was measured into the TPM before each job. ``creation`` is the holder
+    key's TPMS_CREATION_DATA, which ``certify`` covers.
     """
 
     MAX_SIZE = 26 << 20
@@ -78,6 +79,7 @@ class TpmRecord(Wire):
     ima: bytes | None = label(9, most=MAX_IMA, default=None)
     ima_start: int | None = label(10, high=1 << 48, default=None)
     workload: WorkloadRecord | None = label(11, default=None)
+    creation: bytes = label(12, most=1024)
 
 
 @wire

@@ -17,9 +17,10 @@ from attestation import cbor
 from attestation.claims import Appraisal
 from attestation.cose import RECEIPTS, PublicKey, Signer, sign1, verify_sign1
 from attestation.errors import Malformed, Untrusted
-from attestation.intent import Intent, Limits
+from attestation.intent import MOST_SECRETS, Intent, Limits
 from attestation.lease import LONGEST, SHORTEST
 from attestation.log import Record, leaf_hash, verify_receipt
+from attestation.tpm.sealing import SealedSecret
 from attestation.wire import Wire, label, wire
 
 TYP = "application/interlock-grant+cose"
@@ -52,7 +53,11 @@ class Conditions(Wire):
 
 @wire
 class Grant(Wire):
-    """Times are Unix seconds, ``lease`` and ``hold`` seconds; digests are SHA-256."""
+    """Times are Unix seconds, ``lease`` and ``hold`` seconds; digests are SHA-256.
+
+    ``secrets`` are the names of what is released with it; ``tpm_lease`` says that the host's TPM itself enforces its
+    leases.
+    """
 
     MAX_SIZE = MAX_SIZE
 
@@ -82,6 +87,8 @@ class Grant(Wire):
     lease: int = label(-75012, low=SHORTEST, high=LONGEST)
     hold: int = label(-75013, high=86_400)
     unchecked: tuple[str, ...] = label(-75014, most=128, ordered=True)
+    secrets: tuple[str, ...] = label(-75015, most=64, ordered=True, default=(), sparse=True)
+    tpm_lease: bool = label(-75016)
 
     @property
     def digest(self) -> bytes:
@@ -91,13 +98,17 @@ class Grant(Wire):
 
 @wire
 class Authorization(Wire):
-    """The verifier's answer to an allowed request: grant and first lease, each with the record that was logged."""
+    """The verifier's answer to an allowed request: grant and first lease, each with the record that was logged.
+
+    ``secrets`` is what the grant names, sealed to the host's TPM under its leases.
+    """
 
     MAX_SIZE = 4 << 20
 
     grant: bytes = label(1, most=MAX_SIZE)
     record: bytes = label(2, most=65536)
     lease: bytes = label(3, most=65536)
+    secrets: Mapping[str, SealedSecret] = label(4, most=MOST_SECRETS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +149,7 @@ def verify_grant(
     5. It is bound to this host's holder key.
     6. It answers the challenge that this host asked for.
     7. It is for the intent that was asked, under its job name.
-    8. It does not permit more than the intent asked.
+    8. It does not permit more than the intent asked, and releases nothing that the intent did not ask for.
     9. It is valid for a time, and that time has not passed since the challenge was asked for (never by wall clock).
     10. The record is the allow that decided on it: same grant, same payload digest.
     11. The log has signed a receipt for that record.
@@ -183,6 +194,8 @@ def _check_extent(grant: Grant, asked: Asked) -> None:
     # (8)
     if not grant.limits.within(asked.intent.limits):
         raise Untrusted("grant.limits", "the grant permits more than the intent asked for")
+    if not set(grant.secrets) <= set(asked.intent.secrets):
+        raise Untrusted("grant.secrets", "the grant releases secrets that the intent did not ask for")
     # (9)
     lifetime = grant.expires - grant.issued
     if grant.not_before > grant.issued or not 0 <= asked.elapsed < lifetime:

@@ -25,7 +25,8 @@ class NodeRecord(Wire):
     """One enrolled host. Publics are TPMT_PUBLIC, ``ek_digest`` SHA-256 of the EK as SubjectPublicKeyInfo.
 
     ``gpus`` are the identities of the GPUs and switches that belong to this TPM (:mod:`attestation.gpu.device`), where
-    the operator has pinned them.
+    the operator has pinned them. ``policy`` is the verifier's policy key (SPKI) that the holder key obeys, ``None`` for a
+    plain holder key.
     """
 
     name: str = label(1, most=128)
@@ -42,6 +43,7 @@ class NodeRecord(Wire):
     enrolled: int = label(12)
     clock: ClockRecord | None = label(13, default=None)
     gpus: tuple[str, ...] | None = label(14, most=512, ordered=True, default=None)
+    policy: bytes | None = label(15, most=512, default=None)
 
     def check(self) -> None:
         """Raise ``Malformed`` for an unknown state."""

@@ -42,7 +42,7 @@ from attestation.gpu.policy import GpuPolicy
 from attestation.reasons import explain
 from attestation.wire import Wire, label, wire
 
-CHECKS = ("ek-revocation", "event-log", "gpu", "ima")
+CHECKS = ("ek-revocation", "event-log", "gpu", "ima", "tpm-lease")
 REQUIRED = "required"
 UNCHECKED = "unchecked"
 BANKS = {"sha256": 0x000B, "sha384": 0x000C}

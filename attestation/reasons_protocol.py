@@ -135,6 +135,18 @@ GRANT = {
     "lease.sequence": ("The lease is not the next one of its grant.", _AGAIN, True, _OPERATOR),
     "lease.chain": ("The lease does not follow the one that is held.", _AGAIN, True, _OPERATOR),
     "lease.nonce": ("The lease answers another challenge: it was replayed.", _AGAIN, True, _OPERATOR),
+    "lease.tpm": (
+        "The lease does not say what the TPM has to enforce, or its policy signature is missing or cut short.",
+        "Bring agent and verifier to one release; if they are, keep the answer as evidence.",
+        False,
+        _OPERATOR,
+    ),
+    "lease.approval": (
+        "The policy signature that came with the lease is not this verifier's for this TPM.",
+        "Keep the answer as evidence: somebody altered it on its way. Then submit the job again.",
+        True,
+        _OPERATOR,
+    ),
     "lease.duration": ("The lease's expiry and duration disagree.", _SAME, False, _DEV),
     "report.grant": ("The report is about another grant.", _SAME, False, _DEV),
     "report.halt": ("The report has a halt of no known class, or without a reason code.", _SAME, False, _DEV),
@@ -159,6 +171,19 @@ ENROLMENT = {
         False,
         _OPERATOR,
     ),
+    "node.policy-key": (
+        "The host's holder key obeys a policy key that this verifier does not have any more.",
+        "Enrol the host again: interlock-verifier token create --reenrol NODE.",
+        False,
+        _OPERATOR,
+    ),
+    "permit.retired": (
+        "A retired host may sign nothing any more.",
+        "Enrol it anew under another name.",
+        False,
+        _OPERATOR,
+    ),
+    "permit.plain": ("A plain holder key needs no permit.", _SAME, False, _DEV),
     "node.state": ("The node's record has no known state.", "Enrol the host again.", False, _OPERATOR),
 }
 

@@ -104,6 +104,16 @@ _KEYS = {
     "tpm.holder.scheme": ("The holder key is not a P-256 signing key.", _KEY, False, _ADMIN),
     "tpm.holder.name": ("The certification is for another key than the holder key.", _FORGED, False, _ADMIN),
     "tpm.holder.hierarchy": ("The holder key is not a primary key of the TPM's owner.", _KEY, False, _ADMIN),
+    "tpm.holder.policy": (
+        "The holder key does not obey this verifier's leases in this TPM.",
+        "Enrol the host again; the holder key is made for one verifier's policy key.",
+        False,
+        _ADMIN,
+    ),
+    "tpm.holder.creation": ("The holder key was made otherwise than the host says.", _FORGED, False, _ADMIN),
+    "tpm.creation.truncated": ("The creation data of a TPM key are cut short.", _SAME_RELEASE, False, _DEV),
+    "tpm.creation.trailing": ("Bytes follow the creation data of a TPM key.", _SAME_RELEASE, False, _DEV),
+    "tpm.creation.value": ("The creation data of a TPM key have a value no TPM writes.", _SAME_RELEASE, False, _DEV),
     "tpm.policy.key": (
         "The verifier's policy key is not a P-256 key, which every TPM knows.",
         "Make keys with interlock-verifier init.",
@@ -135,6 +145,12 @@ _DEVICE_CODES = {
         _ADMIN,
     ),
     "tpm.device.unexpected": ("The TPM answered with what is no quote.", _DEVICE, False, _ADMIN),
+    "tpm.device.policy": (
+        "The TPM itself refuses the holder key: no lease is in force in it.",
+        "Nothing, while the verifier answers: the next signature is made by a permit. Else see why no lease comes.",
+        True,
+        _ADMIN,
+    ),
     "tpm.device.closed": ("The agent is stopping and has given the TPM back.", "Start the agent.", True, _ADMIN),
     "tpm.device.no-ek-certificate": (
         "The TPM holds no EK certificate.",

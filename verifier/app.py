@@ -29,12 +29,14 @@ from attestation import api
 from attestation.challenge import Challenge
 from attestation.enrol import EnrolProof, EnrolRequest
 from attestation.errors import InterlockError, Malformed, Untrusted
+from attestation.permit import PermitRequest
 from attestation.problem import DENIAL_TYPE, PROBLEM_TYPE, Denial, Problem
 from attestation.wire import Wire
 from verifier import enrol
 from verifier.authorize import authorize
 from verifier.health import Health
 from verifier.pages import Pages
+from verifier.permit import permit
 from verifier.renew import renew
 from verifier.reports import report
 from verifier.state import Unwell, Verifier
@@ -68,6 +70,7 @@ def create_app(verifier: Verifier, health: Health) -> Starlette:
         api.AUTHORIZE: _authorize,
         api.RENEW: _renew,
         api.REPORT: _report,
+        api.PERMIT: _permit,
         api.ENROL: _enrol,
         api.ENROL_PROOF: _prove,
     }
@@ -92,6 +95,10 @@ async def _renew(verifier: Verifier, body: bytes, _address: str) -> Wire | bytes
 
 async def _report(verifier: Verifier, body: bytes, _address: str) -> bytes:
     return await report(verifier, body)
+
+
+async def _permit(verifier: Verifier, body: bytes, _address: str) -> Wire:
+    return await permit(verifier, PermitRequest.from_bytes(body))
 
 
 async def _enrol(verifier: Verifier, body: bytes, _address: str) -> Wire:

@@ -6,7 +6,8 @@
 4. Signatures, quote, devices, the host's state and the policy are judged (:mod:`verifier.judge`): a pure function.
 5. One unit, all or nothing: the challenge and the intent are used up, all inputs are archived, and the decision is in
    the log, durable. What the judgement relied on must still be so at that moment, else it is made again.
-6. Only then, and only for an allow, are grant and first lease signed, each with the receipt of its record.
+6. Only then, and only for an allow, are grant and first lease signed, each with the receipt of its record. The policy
+   key signs what the lease lets the host's TPM do, and secrets go with them, sealed to that TPM.
 
 A denial takes the same way: it burns the challenge and is in the log before it is answered (:mod:`verifier.deny`).
 Whatever goes wrong on our side before (6) leaves nothing signed.
@@ -16,13 +17,14 @@ from attestation.api import AuthorizationRequest
 from attestation.evidence import read_evidence
 from attestation.grant import Authorization, sign_grant
 from attestation.intent import read_intent
-from attestation.lease import sign_lease
 from attestation.problem import Denial
 from verifier.deny import deny, reconsider
 from verifier.gather import gather, note_used
-from verifier.issue import grant_unit, make_grant, make_lease
+from verifier.issue import grant_unit, make_grant, make_lease, sign
 from verifier.judge import Case, Judgement, judge
 from verifier.ledger import Reserved
+from verifier.permit import check_policy_key
+from verifier.secrets import asked_for, release
 from verifier.state import Verifier
 
 
@@ -35,6 +37,7 @@ async def authorize(verifier: Verifier, asked: AuthorizationRequest) -> Authoriz
 
     def look() -> Judgement:
         challenge, node = verifier.asked(evidence.nonce)  # (3)
+        check_policy_key(verifier.keys, node)
         at = verifier.clock.now()
         case = Case(
             action="run",
@@ -51,6 +54,7 @@ async def authorize(verifier: Verifier, asked: AuthorizationRequest) -> Authoriz
             force=verifier.in_force(),
             collateral=gathered.collateral,
             known=verifier.known(evidence.nonce, node),
+            secrets=asked_for(verifier, intent),
         )
         return judge(case, verifier.id)  # (4)
 
@@ -64,14 +68,17 @@ async def settle(verifier: Verifier, judged: Judgement, cti: bytes) -> Authoriza
     """Make a judgement durable, then sign what it permits. Raises ``Conflict`` where it does not hold any more."""
     if not judged.decision.allow:
         return await deny(verifier, judged, cti)
-    grant, lease = make_grant(judged, verifier.settings.issuer, cti), make_lease(judged.case, cti)
+    released = release(verifier, judged.case.node, judged.case.secrets.values())
+    grant, lease = make_grant(judged, verifier.settings.issuer, cti), make_lease(judged, cti)
     with verifier.ledger.reserving(judged.case.job):
         decided, leased = await verifier.commit(grant_unit(judged, grant, lease))  # (5)
     verifier.close_challenge(judged.case.challenge.nonce)
     verifier.metrics.allowed("run")
     verifier.metrics.appraised(judged.claims)
+    verifier.metrics.secrets.labels("released").inc(len(released))
     return Authorization(  # (6)
         grant=sign_grant(grant, verifier.keys.grant, (decided.receipt,)),
         record=decided.record,
-        lease=sign_lease(lease, verifier.keys.grant, (leased.receipt,)),
+        lease=sign(verifier.keys, lease, judged.case.node.ak_public, leased.receipt),
+        secrets=released,
     )

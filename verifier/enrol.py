@@ -5,7 +5,7 @@
  2. The EK certificate chains to a trust anchor of the policy, over intermediates that came along or that the operator
     keeps, and is not revoked by the lists that are kept of its issuers; its key is the EK offered.
  3. The AK has every attribute of an attestation key.
- 4. The holder key is certified by that AK.
+ 4. The holder key is certified by that AK. Unless it is a plain key, it obeys this verifier's policy key in this TPM.
  5. The name and the EK are free; where the name exists, this token was made to enrol exactly that TPM again.
     A node in quarantine stays there, whatever its token says: only the operator moves it.
     Then a credential is made that only the TPM with this EK *and* this AK opens.
@@ -21,12 +21,13 @@ The keys that activation proved are the keys that go into the record, without a 
 """
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from attestation.enrol import EnrolChallenge, Enrolled, EnrolProof, EnrolRequest
 from attestation.errors import Untrusted
 from attestation.evidence import TpmRecord
+from attestation.keys import PublicKey
 from attestation.log import Record
 from attestation.node import ClockRecord, NodeRecord
 from attestation.tpm.advisories import check_firmware
@@ -149,8 +150,20 @@ def _identify(verifier: Verifier, request: EnrolRequest, anchors: bytes) -> Ek:
         at=datetime.fromtimestamp(at, UTC),
         crls=kept.lists((leaf, *above)),
     )
-    verify_holder(request.holder_public, request.certify, request.certify_signature, ak=verify_ak(request.ak_public))
+    verify_holder(
+        request.holder_public,
+        request.certify,
+        request.certify_signature,
+        request.creation,
+        ak=verify_ak(request.ak_public),
+        policy=_policy_key(verifier, request),
+    )
     return ek
+
+
+def _policy_key(verifier: Verifier, request: EnrolRequest) -> PublicKey | None:
+    """The policy key that the holder key obeys; None for a plain key, which a policy may refuse (check tpm-lease)."""
+    return None if Public.from_bytes(request.holder_public).has_user_auth else verifier.keys.policy.public
 
 
 def _check_free(verifier: Verifier, name: str, ek: Ek) -> bool:
@@ -168,7 +181,8 @@ async def _admit(verifier: Verifier, session: Session, request: EnrolRequest, qu
     ticket, ek = _ticket(verifier, request.secret, now), _identify(verifier, request, session.anchors)
     check_firmware(ek.description.identifier, quote.firmware)  # (8)
     again = _check_free(verifier, ticket.name, ek)
-    node = _node(ticket, request, ek, quote, now)
+    policy = _policy_key(verifier, request)
+    node = replace(_node(ticket, request, ek, quote, now), policy=None if policy is None else policy.spki)
     archive = {"node": node.to_bytes(), "evidence": _first_evidence(request, quote).to_bytes()}
     named = digests_of(archive)
     put = (ReplaceNode if again else PutNode)(
@@ -227,4 +241,5 @@ def _first_evidence(request: EnrolRequest, quote: Quote) -> TpmRecord:
         holder_public=request.holder_public,
         certify=request.certify,
         certify_signature=request.certify_signature,
+        creation=request.creation,
     )

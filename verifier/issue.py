@@ -8,11 +8,15 @@ from collections.abc import Mapping
 
 from attestation.claims import Appraisal
 from attestation.grant import PROFILE, Conditions, Confirmation, Grant, holder_key
-from attestation.lease import FIRST_PREVIOUS, Lease
+from attestation.lease import FIRST_PREVIOUS, Lease, sign_lease
 from attestation.log import Record
 from attestation.reference import IMA_PCR
+from attestation.tpm.enforced import is_enforced, terms_of, tpm_lease
+from attestation.tpm.policy import approval
+from attestation.tpm.structures import Public
 from verifier.changes import AdvanceLease, Change, PutBlob, PutJob, RevokeJob, Unit, UseIntent
 from verifier.judge import Case, Judgement
+from verifier.keys import KeyRing
 from verifier.state import digests_of
 from verifier.store import Job
 
@@ -56,6 +60,8 @@ def make_grant(judged: Judgement, issuer: str, cti: bytes) -> Grant:
         lease=settings.lease_seconds,
         hold=settings.hold_seconds,
         unchecked=judged.decision.unchecked,
+        secrets=case.intent.secrets,
+        tpm_lease=is_enforced(claims.submods["tpm"]),
     )
 
 
@@ -65,8 +71,12 @@ def _conditions(tpm: Appraisal, bank: int) -> Conditions:
     return Conditions(bank=bank, pcrs={index: value for index, value in pcrs.items() if index != IMA_PCR})
 
 
-def make_lease(case: Case, cti: bytes, *, sequence: int = 0, previous: bytes = FIRST_PREVIOUS) -> Lease:
-    """The lease that answers this case's challenge. Its time counts from the moment the challenge was issued."""
+def make_lease(judged: Judgement, cti: bytes, *, sequence: int = 0, previous: bytes = FIRST_PREVIOUS) -> Lease:
+    """The lease that answers this case's challenge. Its time counts from the moment the challenge was issued.
+
+    Where the holder key obeys leases, it says what the TPM has to enforce, from what the quote has proven.
+    """
+    case = judged.case
     settings, issued = case.force.policy.settings, case.challenge.issued
     return Lease(
         expires=issued + settings.lease_seconds,
@@ -78,7 +88,19 @@ def make_lease(case: Case, cti: bytes, *, sequence: int = 0, previous: bytes = F
         duration=settings.lease_seconds,
         previous=previous,
         hold=settings.hold_seconds,
+        tpm=tpm_lease(judged.appraised.submods["tpm"], issued=issued, at=case.at, duration=settings.lease_seconds),
     )
+
+
+def sign(keys: KeyRing, lease: Lease, ak_public: bytes, receipt: bytes) -> bytes:
+    """The lease as a token, with the receipt of its record, and for a TPM-enforced one what its TPM asks to see.
+
+    Only for a lease that is durable in the log. ``ak_public`` is the node's attestation key (TPMT_PUBLIC).
+    """
+    approved = None
+    if lease.tpm is not None:
+        approved = keys.policy.sign(approval(terms_of(lease.tpm), Public.from_bytes(ak_public).name))
+    return sign_lease(lease, keys.grant, (receipt,), approved)
 
 
 def grant_unit(judged: Judgement, grant: Grant, lease: Lease) -> Unit:

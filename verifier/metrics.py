@@ -25,6 +25,15 @@ class Metrics:
         self.renewals = Counter(
             "interlock_renewals", "Requests for the next lease.", ["outcome"], registry=self.registry
         )
+        self.permits = Counter(
+            "interlock_permits", "Signatures by holder keys out of lease that were permitted.", registry=self.registry
+        )
+        self.secrets = Counter(
+            "interlock_secrets",
+            "Secrets that went out with a grant, and those asked for by requests that were denied.",
+            ["outcome"],
+            registry=self.registry,
+        )
         self.problems = Counter(
             "interlock_problems", "Requests that could not be judged.", ["reason"], registry=self.registry
         )

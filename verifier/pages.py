@@ -121,5 +121,6 @@ class Pages:
             "grant": base64.b64encode(public.grant).decode(),
             "log": base64.b64encode(public.log).decode(),
             "tls": base64.b64encode(public.tls).decode(),
+            "policy": base64.b64encode(public.policy).decode(),
             "fingerprint": public.fingerprint.hex(),
         }

@@ -21,14 +21,16 @@ from attestation.claims import Appraisal, identities
 from attestation.decision import DRAIN, HARD, UNAVAILABLE
 from attestation.errors import Malformed, Untrusted
 from attestation.evidence import read_evidence
-from attestation.lease import Lease, sign_lease
+from attestation.lease import Lease
 from attestation.log import Record
 from attestation.problem import Denial
 from verifier.deny import deny, reconsider
 from verifier.gather import gather, note_used
-from verifier.issue import lease_unit, make_lease
+from verifier.issue import lease_unit, make_lease, sign
 from verifier.judge import Case, Judgement, judge
 from verifier.ledger import Reserved
+from verifier.permit import check_policy_key
+from verifier.secrets import asked_for
 from verifier.state import Granted, Unwell, Verifier
 from verifier.store import Job
 
@@ -44,6 +46,7 @@ async def renew(verifier: Verifier, token: bytes) -> bytes | Denial:
 
     def look() -> Judgement:
         challenge, node = verifier.asked(evidence.nonce)
+        check_policy_key(verifier.keys, node)
         if node.name != first.node:
             raise Untrusted("challenge.node", f"the challenge is {node.name}'s, the grant is {first.node}'s")
         at = verifier.clock.now()
@@ -63,6 +66,7 @@ async def renew(verifier: Verifier, token: bytes) -> bytes | Denial:
             grant=cti,
             collateral=gathered.collateral,
             known=verifier.known(evidence.nonce, node),
+            secrets=asked_for(verifier, granted.intent),
         )
         return _still_granted(judge(case, verifier.id), verifier.job(cti), granted)  # (2) (3)
 
@@ -82,12 +86,12 @@ async def _settle(verifier: Verifier, judged: Judgement, job: Job) -> bytes | De
         return await deny(verifier, judged, job.cti)
     if job.lease_sequence is None or job.lease_digest is None:
         raise Untrusted("grant.ended", "a denied request has no lease")
-    lease = make_lease(judged.case, job.cti, sequence=job.lease_sequence + 1, previous=job.lease_digest)
+    lease = make_lease(judged, job.cti, sequence=job.lease_sequence + 1, previous=job.lease_digest)
     (logged,) = await verifier.commit(lease_unit(judged, lease, job))  # (4)
     verifier.close_challenge(judged.case.challenge.nonce)
     verifier.metrics.allowed("renew")
     verifier.metrics.appraised(judged.claims)
-    return sign_lease(lease, verifier.keys.grant, (logged.receipt,))
+    return sign(verifier.keys, lease, judged.case.node.ak_public, logged.receipt)
 
 
 def _is_unavailable(judged: Judgement) -> bool:
@@ -133,5 +137,5 @@ def _repeat(verifier: Verifier, judged: Judgement, job: Job, reason: str) -> byt
         raise Untrusted(reason, "ask for a fresh challenge")
     for entry in reversed(verifier.store.records_of(job.cti)):
         if Record.from_bytes(entry.record).digests.get("lease") == job.lease_digest:
-            return sign_lease(lease, verifier.keys.grant, (verifier.receipt(entry.index),))
+            return sign(verifier.keys, lease, case.node.ak_public, verifier.receipt(entry.index))
     raise Untrusted(reason, "ask for a fresh challenge")

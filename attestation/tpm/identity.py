@@ -7,9 +7,8 @@ The chain of belief: the manufacturer's root -> EK certificate (`verify_ek`) -> 
 that the AK lives beside that EK (`credential`) -> AK (`verify_ak`) -> holder key (`verify_holder`). An AK is believed
 only from the enrolment record, never from evidence.
 
-Absent on purpose: the authorisation policy of EK and holder key. The EK's is not covered by its certificate, and a
-TPM with other attributes or policy would have derived another key. The holder key's TPM-enforced lease
-(PolicyAuthorize) belongs into `_check_holder`, beside its attributes.
+Absent on purpose: the authorisation policy of the EK. It is not covered by its certificate, and a TPM with other
+attributes or policy would have derived another key.
 """
 
 from __future__ import annotations
@@ -26,9 +25,11 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from attestation import cose
 from attestation.chain import Anchor, verify_chain
 from attestation.errors import Untrusted
-from attestation.tpm.attest import Attest, CertifyInfo
+from attestation.tpm.attest import Attest, CreationInfo
+from attestation.tpm.creation import CreationData
 from attestation.tpm.ekcert import UntrustedEkCertificate, trim_der
 from attestation.tpm.manufacturer import Description
+from attestation.tpm.policy import holder_auth_policy
 from attestation.tpm.roca import is_roca
 from attestation.tpm.roles import EK, role_of
 from attestation.tpm.structures import (
@@ -58,6 +59,7 @@ from attestation.tpm.structures import (
     Signature,
     Symmetric,
     attribute_names,
+    digest,
     verify_signature,
 )
 from attestation.tpm.vendors import check_hardware
@@ -66,7 +68,10 @@ _RESIDENT = FIXED_TPM | FIXED_PARENT | SENSITIVE_DATA_ORIGIN
 EK_ATTRIBUTES = _RESIDENT | ADMIN_WITH_POLICY | RESTRICTED | DECRYPT
 EK_HIGH_RANGE_ATTRIBUTES = EK_ATTRIBUTES | USER_WITH_AUTH
 AK_ATTRIBUTES = _RESIDENT | USER_WITH_AUTH | NO_DA | RESTRICTED | SIGN
-HOLDER_ATTRIBUTES = _RESIDENT | USER_WITH_AUTH | NO_DA | SIGN
+HOLDER_ATTRIBUTES = _RESIDENT | NO_DA | SIGN
+"""A holder key under the TPM-enforced lease: nothing but its policy permits its use (attestation.tpm.policy)."""
+PLAIN_HOLDER_ATTRIBUTES = HOLDER_ATTRIBUTES | USER_WITH_AUTH
+"""A holder key that whoever controls the agent can use at any time."""
 
 ECDSA_SHA256, RSASSA_SHA256 = Scheme(ALG_ECDSA, ALG_SHA256), Scheme(ALG_RSASSA, ALG_SHA256)
 EK_SYMMETRIC = (Symmetric(ALG_AES, 128, ALG_CFB), Symmetric(ALG_AES, 256, ALG_CFB))
@@ -201,42 +206,54 @@ def verify_ak(public: bytes) -> Ak:
     return Ak(parsed, parsed.name, parsed.qualified_name(), key, parsed.parameters.scheme)
 
 
-def verify_holder(public: bytes, attest: bytes, signature: bytes, *, ak: Ak) -> Holder:
-    """Return the holder key `public` (TPMT_PUBLIC) that TPM2_Certify by `ak` (`attest`, `signature`) vouches for.
+def verify_holder(
+    public: bytes, attest: bytes, signature: bytes, creation: bytes, *, ak: Ak, policy: cose.PublicKey | None = None
+) -> Holder:
+    """Return the holder key `public` (TPMT_PUBLIC) that TPM2_CertifyCreation by `ak` vouches for.
 
-    (1) the certification parses, is made by a TPM and is a certification  tpm.attest.*, tpm.certify.magic, .type
+    `attest` and `signature` are the TPM's answer, `creation` the TPMS_CREATION_DATA of the key. `policy` is the
+    verifier's policy key where the key obeys a TPM-enforced lease, None for a plain one.
+
+    (1) the certification parses, is made by a TPM and is one of a creation  tpm.attest.*, tpm.certify.magic, .type
     (2) it is signed by `ak`, with its scheme          tpm.signature.*, tpm.certify.scheme, tpm.certify.signature
     (3) qualifiedSigner is the Qualified Name of `ak`                      tpm.certify.signer
     (4) the public area is an unrestricted P-256 ECDSA-SHA256 signing key that was made in the TPM and cannot leave
         it                                                                 tpm.holder.attributes, .scheme, .name-alg
-    (5) the certified Name is that of `public`                             tpm.holder.name
-    (6) the Qualified Name shows a primary key of the *owner* hierarchy, which TPM2_Clear destroys
-                                                                           tpm.holder.hierarchy
+    (5) its use: with `policy`, only by the policy that this key authorises for this TPM; without, by anybody on the
+        host, and by no policy                                             tpm.holder.attributes, tpm.holder.policy
+    (6) the certified Name is that of `public`                             tpm.holder.name
+    (7) the certified hash is that of `creation`                           tpm.holder.creation
+    (8) which says: a primary key of the *owner* hierarchy, which TPM2_Clear destroys
+                                                                           tpm.creation.*, tpm.holder.hierarchy
 
     Absent on purpose: extraData. Residence in a TPM does not change with time; freshness is the quote's affair.
     """
-    parsed = Attest.from_bytes(attest, CertifyInfo, CERTIFY_CODES)  # (1)
+    parsed = Attest.from_bytes(attest, CreationInfo, CERTIFY_CODES)  # (1)
     verify_signature(ak.key, ak.scheme, Signature.from_bytes(signature, CERTIFY_CODES), attest, CERTIFY_CODES)  # (2)
     if parsed.qualified_signer != ak.qualified_name:  # (3)
         raise Untrusted(CERTIFY_CODES.signer, "qualifiedSigner is not the Qualified Name of the attestation key")
     holder = Public.from_bytes(public)
-    _check_holder(holder)  # (4)
-    if parsed.info.name != holder.name:  # (5)
+    _check_holder(holder, ak, policy)  # (4) (5)
+    if parsed.info.name != holder.name:  # (6)
         raise Untrusted("tpm.holder.name", "the certified Name is not that of this key")
-    if parsed.info.qualified_name != holder.qualified_name(RH_OWNER):  # (6)
+    if parsed.info.creation_hash != digest(holder.name_alg, creation):  # (7)
+        raise Untrusted("tpm.holder.creation", "the creation data are not those that the TPM certified")
+    if not CreationData.from_bytes(creation).is_primary_of(RH_OWNER):  # (8)
         raise Untrusted("tpm.holder.hierarchy", "the key is not a primary key of the owner hierarchy")
     return Holder(holder, holder.name, holder.key)
 
 
-def _check_holder(public: Public) -> None:
-    """Check (4) of `verify_holder`."""
+def _check_holder(public: Public, ak: Ak, policy: cose.PublicKey | None) -> None:
+    """Checks (4) and (5) of `verify_holder`."""
     if public.name_alg != ALG_SHA256:
         raise Untrusted("tpm.holder.name-alg", f"nameAlg is 0x{public.name_alg:04x}, not SHA-256")
-    if public.attributes != HOLDER_ATTRIBUTES:
+    if public.attributes != (PLAIN_HOLDER_ATTRIBUTES if policy is None else HOLDER_ATTRIBUTES):
         raise Untrusted("tpm.holder.attributes", f"attributes are {attribute_names(public.attributes)}")
     if public.type != ALG_ECC:
         raise Untrusted("tpm.holder.scheme", "the holder key is not an ECC key")
     _check_signing_scheme(public, "tpm.holder.scheme")
+    if public.policy != (b"" if policy is None else holder_auth_policy(policy, ak.name)):  # (5)
+        raise Untrusted("tpm.holder.policy", f"the key obeys the policy {public.policy.hex() or 'of nobody'}")
 
 
 def _check_signing_scheme(public: Public, reason: str) -> None:

@@ -11,6 +11,7 @@ from typing_extensions import override
 
 from agent.collect import Collector
 from agent.devices import Attested, DeviceError, GpuInfo, Gpus
+from agent.holder import Holder
 from agent.logs import Logs
 from attestation.challenge import Challenge
 from attestation.evidence import HOST, TPM, Evidence, HostRecord, TpmRecord, gpu_nonce, qualifying_data, read_evidence
@@ -35,7 +36,7 @@ LIST, BOOT = entries(5), boot_of(1, 0)
 def collected(
     tpm: SoftTpm, logs: Logs | None = None, grant: bytes | None = None, challenge: Challenge = CHALLENGE
 ) -> tuple[Evidence, TpmRecord]:
-    collector = Collector(tpm, tpm.create_holder().public, logs=logs)
+    collector = Collector(tpm, Holder(tpm, tpm.create_holder()), logs=logs)
     evidence, _ = read_evidence(collector.answer(challenge, INTENT, grant))
     return evidence, TpmRecord.from_bytes(evidence.collection[TPM].value)
 
@@ -43,7 +44,7 @@ def collected(
 def test_the_quote_covers_what_is_sent() -> None:
     tpm = SoftTpm(CA)
     tpm.extend(4, bytes(32))
-    collector = Collector(tpm, tpm.create_holder().public)
+    collector = Collector(tpm, Holder(tpm, tpm.create_holder()))
     evidence, _ = read_evidence(collector.answer(CHALLENGE, INTENT))
     record = TpmRecord.from_bytes(evidence.collection[TPM].value)
     qualifying = qualifying_data(
@@ -190,7 +191,7 @@ class Speechless(SoftGpus):
 def with_gpus(gpus: Gpus | None, wanted: int = 1, grant: bytes | None = None) -> tuple[Evidence, dict[str, str]]:
     """Evidence of a host with these GPUs, and what it says of itself. The quote covers what is sent."""
     tpm = SoftTpm(CA)
-    collector = Collector(tpm, tpm.create_holder().public, gpus=gpus)
+    collector = Collector(tpm, Holder(tpm, tpm.create_holder()), gpus=gpus)
     evidence, _ = read_evidence(collector.answer(CHALLENGE, INTENT, grant, wanted))
     record = TpmRecord.from_bytes(evidence.collection[TPM].value)
     holder, records = collector.holder.public.thumbprint, evidence.gpu_records()

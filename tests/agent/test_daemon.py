@@ -222,8 +222,10 @@ def test_without_a_tpm_the_reports_wait(house: House) -> None:
             status(house.settings.socket)
     finally:
         house.tpm.closed = False
-    assert [each.cti for each in house.host.journal.unfinished()] == [run.cti]
-    assert bury(house.host) == [run.cti]
+    assert (house.host.journal.unfinished(), house.host.journal.undelivered()) == ([], [])
+    assert [cti for cti, _ in house.host.journal.unsigned()] == [run.cti]
+    assert deliver(house.host)
+    assert [halt.reason for halt in reports(house, run.cti).halts] == ["agent.died"]
 
 
 def test_a_report_is_kept_until_the_verifier_is_back(house: House) -> None:

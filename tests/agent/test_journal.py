@@ -75,6 +75,8 @@ def test_runs_without_a_report_are_unfinished(path: Path) -> None:
     assert first == Run(CTI, "digits", 1000, b"t" * 32, ("a.pt", "b/c.pt"), 100, 7)
     journal.finish(CTI, b"report")
     assert [run.cti for run in journal.unfinished()] == [OTHER]
+    journal.sign(CTI, b"token")
+    assert [run.cti for run in journal.unfinished()] == [OTHER]
     journal.close()
 
 
@@ -84,7 +86,11 @@ def test_a_report_is_undelivered_until_there_is_a_receipt(path: Path) -> None:
     assert journal.undelivered() == []
     journal.finish(CTI, b"report")
     journal.finish(CTI, b"another")  # the first report stands
-    assert journal.undelivered() == [(CTI, b"report")]
+    assert (journal.unsigned(), journal.undelivered()) == ([(CTI, b"report")], [])
+    journal.sign(CTI, b"token")
+    journal.sign(CTI, b"another")  # the first signature stands
+    journal.finish(CTI, b"later")
+    assert (journal.unsigned(), journal.undelivered()) == ([], [(CTI, b"token")])
     journal.delivered(CTI, b"receipt")
     assert journal.undelivered() == []
     journal.close()

@@ -22,7 +22,7 @@ from attestation.cose import ES256, SoftwareSigner
 from attestation.errors import InterlockError
 from attestation.grant import Authorization, Confirmation, Grant, sign_grant
 from attestation.intent import Limits, sign_intent
-from attestation.lease import Lease, sign_lease
+from attestation.lease import Lease, approval_of, read_lease, sign_lease
 from attestation.log import Record
 from attestation.report import Report
 from attestation.tpm.structures import ALG_SHA256
@@ -211,9 +211,14 @@ def regrant(house: House, **changes: Any) -> Callable[[Authorization], Authoriza
 
 def relicence(house: House, **changes: Any) -> Callable[[bytes], bytes]:
     """Another lease than the verifier's, rightly signed."""
-    return lambda token: sign_lease(
-        replace(Lease.from_bytes(payload(token)), **changes), house.hall.verifier.keys.grant, ()
-    )
+
+    def change(token: bytes) -> bytes:
+        key = house.hall.verifier.keys.grant
+        return sign_lease(
+            replace(Lease.from_bytes(payload(token)), **changes), key, (), approval_of(read_lease(token, key.public))
+        )
+
+    return change
 
 
 BIG = Limits(seconds=10**6, memory_mb=512, processes=64, renewals=1)

@@ -79,7 +79,7 @@ def enrols(tpm: Tpm) -> None:
     made = make_credential(ek, ak, SECRET, entropy=os.urandom(56))
     verify_secret(tpm.activate_credential(made.id_object, made.encrypted_secret), SECRET)
     holder = tpm.create_holder()
-    believed = verify_holder(holder.public, *tpm.certify_holder(NONCE), ak=ak)
+    believed = verify_holder(holder.public, *tpm.certify_holder(NONCE), holder.creation, ak=ak)
     signer: cose.Signer = TpmSigner(tpm, holder.public)
     believed.key.verify(b"evidence", signer.sign(b"evidence"))
     assert signer.public == believed.key

@@ -19,13 +19,15 @@ from attestation.enrol import (
 from attestation.evidence import Cmw, Evidence, HostRecord, TpmRecord
 from attestation.grant import Authorization, Conditions, Confirmation, Grant, holder_key
 from attestation.intent import Children, GpuRequest, Intent, Limits
-from attestation.lease import FIRST_PREVIOUS, Lease
+from attestation.lease import FIRST_PREVIOUS, Lease, TpmLease
 from attestation.node import ClockRecord, NodeRecord, Submitter
+from attestation.permit import Permit, PermitRequest
 from attestation.progress import HostProgress, boot_of
 from attestation.reference import Approval, Baseline, BootReference, ImaReference, References
 from attestation.report import HaltRecord, Output, Report
 from attestation.tpm.boot.policy import BootPolicy
 from attestation.tpm.ima.progress import ImaProgress
+from attestation.tpm.sealing import SealedSecret
 from attestation.wire import Wire
 from attestation.workload import WorkloadEntry, WorkloadRecord
 
@@ -74,6 +76,7 @@ TPM_RECORD = TpmRecord(
     holder_public=b"holder",
     certify=b"certify",
     certify_signature=b"signature",
+    creation=b"creation",
 )
 WORKLOAD_ENTRY = WorkloadEntry(ID, INTENT.code, INTENT.environment)
 WORKLOAD = WorkloadRecord(
@@ -177,6 +180,7 @@ GRANT = Grant(
     lease=10,
     hold=60,
     unchecked=(),
+    tpm_lease=False,
 )
 LEASE = Lease(
     expires=1_800_000_010,
@@ -189,6 +193,8 @@ LEASE = Lease(
     previous=FIRST_PREVIOUS,
     hold=60,
 )
+TPM_LEASE = TpmLease(bank=SHA256, pcrs=PCRS, pcr_digest=digest("pcrs"), until=11_000, resets=1)
+ENFORCED = replace(LEASE, tpm=TPM_LEASE)
 REPORT = Report(
     started=1_800_000_000,
     ended=1_800_000_030,
@@ -218,8 +224,17 @@ EXAMPLES: dict[str, Wire] = {
     "progress": PROGRESS,
     "claims": CLAIMS,
     "grant": GRANT,
-    "authorization": Authorization(grant=b"grant", record=b"record", lease=b"lease"),
+    "authorization": Authorization(
+        grant=b"grant",
+        record=b"record",
+        lease=b"lease",
+        secrets={"weights": SealedSecret(public=b"public", duplicate=b"duplicate", seed=b"seed")},
+    ),
+    "grant-enforced": replace(GRANT, tpm_lease=True, secrets=("key",)),
     "lease": LEASE,
+    "lease-enforced": ENFORCED,
+    "permit-request": PermitRequest(nonce=NONCE, digest=NONCE, quote=b"q", signature=b"s", pcrs=VALUES),
+    "permit": Permit(until=31_000, resets=1, signature=bytes(64)),
     "report": REPORT,
     "enrol-token": EnrolToken(url="https://verifier:8443", fingerprint=NONCE, secret=NONCE),
     "verifier-keys": VerifierKeys(
@@ -234,6 +249,7 @@ EXAMPLES: dict[str, Wire] = {
         certify=b"c",
         certify_signature=b"s",
         intermediates=(),
+        creation=b"d",
     ),
     "enrol-challenge": EnrolChallenge(
         session=ID, id_object=b"i", encrypted_secret=b"s", nonce=NONCE, bank=SHA256, pcrs=PCRS

@@ -6,22 +6,22 @@ Each part can be spoilt in one place, and only there: the rest stays coherent an
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from agent.devices import TpmSigner
 from attestation.appraise import Subject, appraise
 from attestation.claims import Check, Claims, VerifierId
-from attestation.cose import Signer
+from attestation.cose import ES256, Signer, SoftwareSigner
 from attestation.evidence import TPM, TPM_TYPE, Cmw, Evidence, TpmRecord, qualifying_data, sign_evidence
 from attestation.intent import Intent
 from attestation.node import ClockRecord, NodeRecord
 from attestation.reference import Baseline, References, ReferenceSet
 from attestation.workload import WorkloadRecord
-from fixtures.attester import SoftTpm
+from fixtures.attester import CREATION, Permitted, SoftTpm
 from fixtures.ca import TestCa
 from fixtures.workload import Jobs
 from tests.attestation.examples import BASELINE, CHALLENGE, CODE, ENVIRONMENT, INTENT, NODE, PCRS, REFERENCES, SHA256
 
 VERIFIER = VerifierId(developer="interlock", build="test")
 CA = TestCa()
+POLICY = SoftwareSigner.generate(ES256)
 
 
 def booted(tpm: SoftTpm) -> SoftTpm:
@@ -46,13 +46,14 @@ class World:
 
     def __post_init__(self) -> None:
         self.jobs = Jobs(self.tpm)
-        self.holder_public = self.tpm.create_holder().public
-        self.signer: Signer = TpmSigner(self.tpm, self.holder_public)
+        self.holder_public = self.tpm.create_holder(POLICY.public).public
+        self.signer: Signer = Permitted(self.tpm, POLICY)
         self.node: NodeRecord = replace(
             NODE,
             ak_public=self.tpm.ak.to_bytes(),
             holder_public=self.holder_public,
             firmware=self.tpm.firmware,
+            policy=POLICY.public.spki,
             clock=ClockRecord(clock=1000, resets=1, restarts=0, safe=True),
         )
         pcrs = {SHA256: {pcr: (value,) for pcr, value in self.tpm.read_pcrs(SHA256, PCRS).items()}}
@@ -82,6 +83,7 @@ class World:
             holder_public=self.holder_public,
             certify=certified.attest,
             certify_signature=certified.signature,
+            creation=CREATION,
             event_log=self.event_log,
             ima=None if self.ima is None else self.ima[1],
             ima_start=None if self.ima is None else self.ima[0],

@@ -7,6 +7,7 @@ import pytest
 
 from agent.client import Denied, Pinned, Rejected, Verifier
 from agent.collect import Collector
+from agent.holder import Holder
 from agent.state import State
 from agent.tpm import EsysTpm
 from attestation.intent import read_intent
@@ -34,11 +35,12 @@ def test_challenges_and_the_log_survive_the_verifier(lab: BeatLab) -> None:
     tpm = EsysTpm(lab.tpm.tcti if lab.tpm else "")
     try:
         challenge = verifier.challenge(enrolment.node)
-        holder = tpm.load_holder(enrolment.holder_blob)
+        key, policy = tpm.load_holder(enrolment.holder_blob), enrolment.policy_key
+        holder = Holder(tpm, key, policy=policy, node=enrolment.node, permits=verifier)
         grant = bytes.fromhex(job.grant or "")
         (record,) = [r for r in ledger_after(ledger) if (r.kind, r.job) == ("decision", grant)]
         intent, _ = read_intent(ledger.document(record.digests["intent"]))
-        evidence = Collector(tpm, holder.public, logs=None).answer(challenge, intent.digest, grant)
+        evidence = Collector(tpm, holder, logs=None).answer(challenge, intent.digest, grant)
         lab.stop_verifier(signal.SIGKILL)
         lab.start_verifier()
         with pytest.raises(Denied, match=r"grant\.ended"):  # judged and logged

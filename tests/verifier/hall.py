@@ -25,12 +25,10 @@ from attestation.enrol import EnrolProof, EnrolRequest, EnrolToken
 from attestation.evidence import TPM, TPM_TYPE, Cmw, Evidence, TpmRecord, gpu_nonce, qualifying_data, sign_evidence
 from attestation.grant import Authorization, Grant
 from attestation.intent import Children, GpuRequest, Intent, Limits, sign_intent
-from attestation.keys import PublicKey
 from attestation.lease import Lease
 from attestation.problem import Denial
 from attestation.report import Report, sign_report
-from attestation.tpm.structures import Public
-from fixtures.attester import SoftTpm
+from fixtures.attester import CREATION, Permitted, SoftTpm
 from fixtures.ca import TestCa
 from fixtures.gpu.host import MockHost
 from fixtures.gpu.records import Records, records
@@ -85,8 +83,8 @@ class Host:
         self.jobs = Jobs(self.tpm)
 
     @property
-    def holder(self) -> "HolderSigner":
-        return HolderSigner(self.tpm)
+    def holder(self) -> Permitted:
+        return Permitted(self.tpm, self.hall.verifier.keys.policy)
 
     def evidence(self, challenge: Challenge, asked: Intent, /, **changes: Any) -> bytes:
         """Honest evidence; ``changes`` are made to the payload before it is signed."""
@@ -127,6 +125,7 @@ class Host:
             certify=certified.attest,
             certify_signature=certified.signature,
             workload=self.jobs.record(qualifying),
+            creation=CREATION,
         )
 
     @property
@@ -138,7 +137,7 @@ class Host:
     def request(self, token: str) -> EnrolRequest:
         """What this host sends to be enrolled."""
         if self.tpm.holder is None:
-            self.tpm.create_holder()
+            self.tpm.create_holder(self.hall.verifier.keys.policy.public)
         certified = self.tpm.certify_holder(b"")
         return EnrolRequest(
             secret=EnrolToken.from_text(token).secret,
@@ -149,6 +148,7 @@ class Host:
             certify=certified.attest,
             certify_signature=certified.signature,
             intermediates=tuple(self.tpm.ek_chain()),
+            creation=CREATION,
         )
 
     def proof(self, asked: Any) -> EnrolProof:
@@ -183,22 +183,6 @@ class Host:
     async def report(self, grant: Grant, **changes: Any) -> bytes:
         """Report the end of a job."""
         return await report(self.hall.verifier, sign_report(ended(grant, **changes), self.holder))
-
-
-class HolderSigner:
-    """The holder key of a software TPM as a signer."""
-
-    def __init__(self, tpm: SoftTpm) -> None:
-        self._tpm = tpm
-
-    @property
-    def public(self) -> PublicKey:
-        if self._tpm.holder is None:
-            raise ValueError("no holder key")
-        return Public.from_bytes(self._tpm.holders[self._tpm.holder][1].to_bytes()).key
-
-    def sign(self, message: bytes) -> bytes:
-        return self._tpm.sign_as_holder(hashlib.sha256(message).digest())
 
 
 class Hall:

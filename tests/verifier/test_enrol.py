@@ -167,7 +167,7 @@ REQUESTS: dict[str, tuple[Callable[[EnrolRequest, EnrolRequest], EnrolRequest], 
     "no intermediates": (lambda r, o: replace(r, intermediates=()), "chain.unknown-root"),
     "AK of another TPM": (lambda r, o: replace(r, ak_public=o.ak_public), "tpm.certify.signature"),
     "holder key posing as AK": (lambda r, o: replace(r, ak_public=r.holder_public), "tpm.ak.attributes"),
-    "holder key of another TPM": (lambda r, o: replace(r, holder_public=o.holder_public), "tpm.holder.name"),
+    "holder key of another TPM": (lambda r, o: replace(r, holder_public=o.holder_public), "tpm.holder.policy"),
     "AK posing as holder key": (lambda r, o: replace(r, holder_public=r.ak_public), "tpm.holder.attributes"),
     "certification altered": (lambda r, o: replace(r, certify=flipped(r.certify)), "tpm.certify.signature"),
     "certification of another TPM": (

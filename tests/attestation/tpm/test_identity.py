@@ -13,19 +13,23 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from attestation.errors import InterlockError, Untrusted
+from attestation.keys import ES256, PublicKey, SoftwareSigner
 from attestation.tpm import identity, structures
-from attestation.tpm.attest import CertifyInfo
+from attestation.tpm.attest import CertifyInfo, CreationInfo, PcrSelection
+from attestation.tpm.creation import CreationData
 from attestation.tpm.identity import (
     AK_ATTRIBUTES,
     EK_ATTRIBUTES,
     EK_HIGH_RANGE_ATTRIBUTES,
     HOLDER_ATTRIBUTES,
+    PLAIN_HOLDER_ATTRIBUTES,
     RSASSA_SHA256,
     Ek,
     verify_ak,
     verify_ek,
     verify_holder,
 )
+from attestation.tpm.policy import holder_auth_policy
 from attestation.tpm.structures import (
     ALG_ECDSA,
     ALG_RSA,
@@ -39,6 +43,7 @@ from attestation.tpm.structures import (
     RH_OWNER,
     SIGN,
     ST_CERTIFY,
+    ST_CREATION,
     ST_QUOTE,
     EccParameters,
     Public,
@@ -46,8 +51,9 @@ from attestation.tpm.structures import (
     Scheme,
     Symmetric,
     attribute_names,
+    digest,
 )
-from fixtures.attester import SoftTpm, public_of, sign
+from fixtures.attester import CREATION, SoftTpm, public_of, sign
 from fixtures.ca import EK_EKU, Profile, TestCa, ek_profile
 from tests.attestation.tpm.stand import AT, CA, TPM, ak, quote_body
 
@@ -359,51 +365,109 @@ def test_attributes_are_shown_by_name() -> None:
 
 # holder
 HOLDER_KEY = ec.generate_private_key(ec.SECP256R1())
-TPM.create_holder()
-HOLDER = Public.from_bytes(TPM.load_holder(TPM.holder or b"").public)
+POLICY = SoftwareSigner.generate(ES256).public
+PLAIN = Public.from_bytes(TPM.create_holder().public)
+HOLDER = Public.from_bytes(TPM.create_holder(POLICY).public)
 
 
-def certify(public: Public, **changes: Any) -> identity.Holder:
-    info = CertifyInfo(public.name, public.qualified_name(RH_OWNER))
-    attested = TPM.signed(**{"kind": ST_CERTIFY, "body": info.to_bytes(), **changes})
-    return verify_holder(public.to_bytes(), *attested, ak=ak())
+def certify(
+    public: Public, *, creation: bytes = CREATION, policy: PublicKey | None = POLICY, **changes: Any
+) -> identity.Holder:
+    info = CreationInfo(public.name, digest(ALG_SHA256, creation))
+    attested = TPM.signed(**{"kind": ST_CREATION, "body": info.to_bytes(), **changes})
+    return verify_holder(public.to_bytes(), *attested, creation, ak=ak(), policy=policy)
 
 
 def test_an_honest_holder_key_is_believed() -> None:
-    holder = verify_holder(HOLDER.to_bytes(), *TPM.certify_holder(b"anything"), ak=ak())
+    holder = verify_holder(HOLDER.to_bytes(), *TPM.certify_holder(b"anything"), CREATION, ak=ak(), policy=POLICY)
     assert (holder.public, holder.name) == (HOLDER, HOLDER.name)
+    assert not HOLDER.has_user_auth
+
+
+def test_a_plain_holder_key_is_believed_as_such() -> None:
+    tpm = SoftTpm(CA)
+    public = Public.from_bytes(tpm.create_holder().public)
+    holder = verify_holder(public.to_bytes(), *tpm.certify_holder(b""), CREATION, ak=verify_ak(tpm.ak.to_bytes()))
     message = b"evidence"
-    holder.key.verify(message, TPM.sign_as_holder(sha256(message).digest()))
+    holder.key.verify(message, tpm.sign_as_holder(sha256(message).digest()))
+
+
+def test_creation_data_of_a_tpm_are_read() -> None:
+    """As swtpm 0.7.1 writes them for a primary key of the owner: the digest is that of no PCR."""
+    wire = bytes.fromhex("00000000" + "0020" + sha256(b"").hexdigest() + "01" + "0010" + "000440000001" * 2 + "0000")
+    read = CreationData.from_bytes(wire)
+    assert read.to_bytes() == wire
+    assert read.is_primary_of(RH_OWNER)
+    assert replace(read, selections=(PcrSelection.of(ALG_SHA256, (7,)),)).to_bytes()[:4] == bytes([0, 0, 0, 1])
 
 
 OTHER = SoftTpm(CA)
-HOLDER_NAMES = CertifyInfo(HOLDER.name, HOLDER.qualified_name(RH_OWNER)).to_bytes()
+HOLDER_CREATION = CreationInfo(HOLDER.name, digest(ALG_SHA256, CREATION)).to_bytes()
 RSA_HOLDER = replace(RSA_AK, attributes=HOLDER_ATTRIBUTES)
+OF_OWNER = CreationData.of_primary(RH_OWNER)
 BAD_HOLDERS: dict[str, tuple[Public, dict[str, Any], str]] = {
     "magic": (HOLDER, {"magic": 0}, "tpm.certify.magic"),
     "a quote": (HOLDER, {"kind": ST_QUOTE, "body": quote_body()}, "tpm.certify.type"),
-    "a creation": (HOLDER, {"kind": 0x801A}, "tpm.certify.type"),
-    "cut short": (HOLDER, {"body": HOLDER_NAMES[:-1]}, "tpm.attest.truncated"),
-    "followed by a byte": (HOLDER, {"body": HOLDER_NAMES + b"\0"}, "tpm.attest.trailing"),
+    "a certification": (
+        HOLDER,
+        {"kind": ST_CERTIFY, "body": CertifyInfo(HOLDER.name, HOLDER.qualified_name(RH_OWNER)).to_bytes()},
+        "tpm.certify.type",
+    ),
+    "cut short": (HOLDER, {"body": HOLDER_CREATION[:-1]}, "tpm.attest.truncated"),
+    "followed by a byte": (HOLDER, {"body": HOLDER_CREATION + b"\0"}, "tpm.attest.trailing"),
     "signed by another": (HOLDER, {"key": OTHER.ak_key}, "tpm.certify.signature"),
     "signed by itself": (HOLDER, {"key": HOLDER_KEY}, "tpm.certify.signature"),
     "signed with RSA": (HOLDER, {"key": RSA_KEY}, "tpm.certify.scheme"),
     "another signer": (HOLDER, {"signer": OTHER.ak.qualified_name()}, "tpm.certify.signer"),
-    "certification of another key": (
+    "creation of another key": (
         HOLDER,
-        {"body": CertifyInfo(AK.name, HOLDER.qualified_name(RH_OWNER)).to_bytes()},
+        {"body": CreationInfo(AK.name, digest(ALG_SHA256, CREATION)).to_bytes()},
         "tpm.holder.name",
     ),
-    "no name": (HOLDER, {"body": CertifyInfo(b"", b"").to_bytes()}, "tpm.holder.name"),
+    "no name": (HOLDER, {"body": CreationInfo(b"", b"").to_bytes()}, "tpm.holder.name"),
+    "no creation hash": (HOLDER, {"body": CreationInfo(HOLDER.name, b"").to_bytes()}, "tpm.holder.creation"),
+    "other creation data than certified": (
+        HOLDER,
+        {"body": CreationInfo(HOLDER.name, digest(ALG_SHA256, b"other")).to_bytes()},
+        "tpm.holder.creation",
+    ),
     "endorsement hierarchy": (
         HOLDER,
-        {"body": CertifyInfo(HOLDER.name, HOLDER.qualified_name(RH_ENDORSEMENT)).to_bytes()},
+        {"creation": CreationData.of_primary(RH_ENDORSEMENT).to_bytes()},
         "tpm.holder.hierarchy",
     ),
     "below another key": (
         HOLDER,
-        {"body": CertifyInfo(HOLDER.name, HOLDER.name).to_bytes()},
+        {"creation": replace(OF_OWNER, parent_alg=ALG_SHA256, parent=AK.name).to_bytes()},
         "tpm.holder.hierarchy",
+    ),
+    "below a key that is named like the owner": (
+        HOLDER,
+        {"creation": replace(OF_OWNER, parent_alg=ALG_SHA256).to_bytes()},
+        "tpm.holder.hierarchy",
+    ),
+    "creation data cut short": (HOLDER, {"creation": CREATION[:-1]}, "tpm.creation.truncated"),
+    "creation data followed by a byte": (HOLDER, {"creation": CREATION + b"\0"}, "tpm.creation.trailing"),
+    "creation data of many selections": (HOLDER, {"creation": b"\0\0\0\x11" + CREATION[4:]}, "tpm.creation.value"),
+    "no policy": (replace(HOLDER, policy=b""), {}, "tpm.holder.policy"),
+    "another policy": (replace(HOLDER, policy=bytes(32)), {}, "tpm.holder.policy"),
+    "another verifier's policy key": (
+        HOLDER,
+        {"policy": SoftwareSigner.generate(ES256).public},
+        "tpm.holder.policy",
+    ),
+    "the policy of another TPM": (
+        replace(HOLDER, policy=holder_auth_policy(POLICY, OTHER.ak.name)),
+        {},
+        "tpm.holder.policy",
+    ),
+    "usable without the policy too": (replace(HOLDER, attributes=PLAIN_HOLDER_ATTRIBUTES), {}, "tpm.holder.attributes"),
+    "a plain key": (PLAIN, {}, "tpm.holder.attributes"),
+    "enforced where a plain key is enrolled": (HOLDER, {"policy": None}, "tpm.holder.attributes"),
+    "plain, with somebody's policy": (
+        replace(PLAIN, policy=bytes(32)),
+        {"policy": None},
+        "tpm.holder.policy",
     ),
     "named by SHA-384": (replace(HOLDER, name_alg=ALG_SHA384), {}, "tpm.holder.name-alg"),
     "no scheme": (ecc(HOLDER, scheme=Scheme()), {}, "tpm.holder.scheme"),
@@ -428,7 +492,7 @@ def test_holder_key_is_refused(name: str) -> None:
 def test_holder_key_with_a_bad_signature_is_refused(signature: bytes, reason: str) -> None:
     attested = TPM.certify_holder(b"")
     with pytest.raises(InterlockError) as refusal:
-        verify_holder(HOLDER.to_bytes(), attested.attest, signature, ak=ak())
+        verify_holder(HOLDER.to_bytes(), attested.attest, signature, CREATION, ak=ak(), policy=POLICY)
     assert refusal.value.reason == reason
 
 
