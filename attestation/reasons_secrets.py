@@ -14,6 +14,12 @@ SECRETS: Final[dict[str, tuple[str, str, bool, str]]] = {
         False,
         _SUBMITTER,
     ),
+    "grant.secrets": (
+        "The grant releases other secrets than the request asked for, or their sealed form did not come with it.",
+        "Use agent and verifier of one release; if they are, treat the connection as hostile.",
+        False,
+        _ADMIN,
+    ),
     "secret.unknown": (
         "The verifier keeps no secret of that name, or not any more.",
         "Ask the operator for it (interlock-verifier secret add), or leave it out of the request.",

@@ -61,5 +61,6 @@ async def deny(verifier: Verifier, judged: Judgement, cti: bytes) -> Denial:
         verifier.charge(case.challenge.nonce, 1 + len(case.signed_evidence.token) // CHARGED_BYTES)
     verifier.close_challenge(judged.case.challenge.nonce)
     verifier.metrics.denied(judged.case.action, judged.decision.reasons)
+    verifier.metrics.secrets.labels("refused").inc(len(case.intent.secrets))
     verifier.metrics.appraised(judged.claims)
     return Denial(record=logged.record, receipt=logged.receipt, klass=judged.decision.denial, reasons=refusals)

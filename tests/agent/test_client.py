@@ -224,7 +224,7 @@ def test_an_answer_that_is_none(server: Server, name: str) -> None:
 
 
 def test_a_decision_may_take_longer_than_another_answer(server: Server) -> None:
-    granted = Authorization(grant=b"g", record=b"r", lease=b"l")
+    granted = Authorization(grant=b"g", record=b"r", lease=b"l", secrets={})
     server.answer = Answer(body=granted.to_bytes(), after=0.5)
     pinned = Pinned(server.url, PINNED.public_bytes(serialization.Encoding.DER))
     verifier = Verifier(pinned, answer_seconds=0.2)

@@ -101,7 +101,6 @@ INTENTS: dict[str, tuple[dict[str, Any], str]] = {
     "GPUs that are not proven": ({"gpus": GpuRequest(count=1, mode="spt", memory_mb=1)}, "trust.binding"),
     "too many children": ({"children": Children(depth=1, count=65)}, "limit.children"),
     "a child job": ({"parent": bytes(16)}, "intent.parent"),
-    "secrets, which are not released yet": ({"secrets": ("wandb",)}, "intent.secrets"),
     "inputs that nobody verifies": ({"inputs": {"data": bytes(32)}}, "intent.inputs"),
 }
 

@@ -1,72 +1,28 @@
-"""Sealed secrets: the other side is written here from the specification, independently of what made them.
+"""Sealed secrets: the other side is written independently in fixtures.soft_seal, and is a real TPM in
+tests/agent/test_tpm_seal.py."""
 
-It is a real TPM in tests/agent/test_tpm_seal.py.
-"""
-
-import hashlib
-import hmac
 from hashlib import sha256
 
 import pytest
-from cryptography.hazmat.decrepit.ciphers.modes import CFB
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
+from cryptography.hazmat.primitives.asymmetric import padding
 
+from agent.devices import DeviceError
 from attestation.errors import Malformed
 from attestation.tpm.sealing import MOST, SEALING_ENTROPY_SIZE, SealedSecret, seal_secret
 from attestation.tpm.structures import Public
 from fixtures.attester import SoftTpm
+from fixtures.soft_seal import opened
 from tests.attestation.tpm.stand import CA
 
 TPMS = {kind: SoftTpm(CA, ek=kind) for kind in ("p256", "p384", "rsa2048")}
 POLICY = bytes(range(32))
 SECRET = b"the key of the weights, 32 bytes"
 ENTROPY = bytes(range(120, 120 + SEALING_ENTROPY_SIZE))
-NAMES = {0x000B: ("sha256", hashes.SHA256()), 0x000C: ("sha384", hashes.SHA384())}
 
 
-class Refused(Exception):
-    """The TPM refuses."""
-
-
-def opened(tpm: SoftTpm, sealed: SealedSecret) -> bytes:
-    """TPM2_Import and what TPM2_Load checks, from Part 1, 23.3 and Part 3, 13.3; the sealed data."""
-    name_hash, algorithm = NAMES[tpm.ek.name_alg]
-    size = algorithm.digest_size
-    seed = recovered(tpm, sealed.seed, algorithm)
-    name = b"\x00\x0b" + sha256(sealed.public).digest()
-
-    def kdf(label: bytes, context: bytes, bits: int) -> bytes:
-        message = b"\x00\x00\x00\x01" + label + context + bits.to_bytes(4, "big")
-        return hmac.new(seed, message, name_hash).digest()[: bits // 8]
-
-    mac, hidden = sealed.duplicate[2 : 2 + size], sealed.duplicate[2 + size :]
-    if not hmac.compare_digest(mac, hmac.digest(kdf(b"INTEGRITY\0", b"", 8 * size), hidden + name, name_hash)):
-        raise Refused("integrity")
-    key = kdf(b"STORAGE\0", name, tpm.ek.parameters.symmetric.bits)
-    decryptor = Cipher(algorithms.AES(key), CFB(bytes(16))).decryptor()
-    sensitive = decryptor.update(hidden) + decryptor.finalize()
-    assert int.from_bytes(sensitive[:2], "big") == len(sensitive) - 2
-    assert sensitive[2:6] == b"\x00\x08\x00\x00"  # KEYEDHASH, no authValue
-    blinding, data = sensitive[8:40], sensitive[42:]
-    assert sealed.public[-32:] == sha256(blinding + data).digest()
-    return data
-
-
-def recovered(tpm: SoftTpm, encrypted: bytes, algorithm: hashes.HashAlgorithm) -> bytes:
-    key = tpm.ek_key
-    if isinstance(key, rsa.RSAPrivateKey):
-        try:
-            return key.decrypt(encrypted, padding.OAEP(padding.MGF1(algorithm), algorithm, b"DUPLICATE\0"))
-        except ValueError as error:
-            raise Refused("seed") from error
-    width = (key.key_size + 7) // 8
-    x, y = encrypted[2 : 2 + width], encrypted[4 + width :]
-    point = ec.EllipticCurvePublicNumbers(int.from_bytes(x, "big"), int.from_bytes(y, "big"), key.curve)
-    shared = key.exchange(ec.ECDH(), point.public_key())
-    own = key.public_key().public_numbers().x.to_bytes(width, "big")
-    return hashlib.new(algorithm.name, b"\0\0\0\1" + shared + b"DUPLICATE\0" + x + own).digest()
+def opened_by(tpm: SoftTpm, secret: SealedSecret) -> bytes:
+    return opened(tpm.ek_key, tpm.ek, secret)
 
 
 def sealed(tpm: SoftTpm, secret: bytes = SECRET, *, policy: bytes = POLICY, entropy: bytes = ENTROPY) -> SealedSecret:
@@ -76,7 +32,7 @@ def sealed(tpm: SoftTpm, secret: bytes = SECRET, *, policy: bytes = POLICY, entr
 @pytest.mark.parametrize("kind", TPMS)
 @pytest.mark.parametrize("secret", [b"x", SECRET, bytes(MOST)])
 def test_the_tpm_it_was_made_for_opens_it(kind: str, secret: bytes) -> None:
-    assert opened(TPMS[kind], sealed(TPMS[kind], secret)) == secret
+    assert opened_by(TPMS[kind], sealed(TPMS[kind], secret)) == secret
 
 
 def test_the_public_area_is_sealed_data_that_only_its_policy_opens() -> None:
@@ -88,8 +44,8 @@ def test_the_public_area_is_sealed_data_that_only_its_policy_opens() -> None:
 
 @pytest.mark.parametrize("kind", TPMS)
 def test_another_tpm_does_not_open_it(kind: str) -> None:
-    with pytest.raises(Refused):
-        opened(SoftTpm(CA, ek=kind), sealed(TPMS[kind]))
+    with pytest.raises(DeviceError):
+        opened_by(SoftTpm(CA, ek=kind), sealed(TPMS[kind]))
 
 
 @pytest.mark.parametrize("field", ["policy", "attributes", "unique"])
@@ -97,8 +53,8 @@ def test_a_changed_public_area_does_not_open(field: str) -> None:
     made = sealed(TPMS["p256"])
     public = bytearray(made.public)
     public[{"attributes": 7, "policy": 12, "unique": -1}[field]] ^= 1
-    with pytest.raises(Refused):
-        opened(TPMS["p256"], SealedSecret(public=bytes(public), duplicate=made.duplicate, seed=made.seed))
+    with pytest.raises(DeviceError):
+        opened_by(TPMS["p256"], SealedSecret(public=bytes(public), duplicate=made.duplicate, seed=made.seed))
 
 
 @pytest.mark.parametrize("at", [2, 33, 34, -1])
@@ -106,8 +62,8 @@ def test_a_changed_duplicate_does_not_open(at: int) -> None:
     made = sealed(TPMS["p256"])
     changed = bytearray(made.duplicate)
     changed[at] ^= 1
-    with pytest.raises(Refused):
-        opened(TPMS["p256"], SealedSecret(public=made.public, duplicate=bytes(changed), seed=made.seed))
+    with pytest.raises(DeviceError):
+        opened_by(TPMS["p256"], SealedSecret(public=made.public, duplicate=bytes(changed), seed=made.seed))
 
 
 def test_a_credential_is_no_sealed_secret() -> None:
