@@ -32,6 +32,7 @@ from attestation.log import Record
 from attestation.policy import Policy
 from attestation.reasons import explain as explain_reason
 from attestation.rederive import ACCEPTED, Archive, decide_again, is_judgement
+from attestation.sequence import Measured, sequence
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Check Interlock's records offline.")
 
@@ -74,14 +75,18 @@ def explain(bundle: File, *, as_json: Json = False) -> None:
     with _usable(bundle, _BUNDLE, as_json=as_json):
         read = Bundle.from_bytes(_read(bundle))
         records = [(leaf.index, Record.from_bytes(leaf.record)) for leaf in read.leaves]
+        jobs = sequence(Archive(read.blobs()), (record for _, record in records))
     if as_json:
-        _print_json({"job": read.job.hex(), "records": [_plain(index, record) for index, record in records]})
+        rows = [_plain(index, record) for index, record in records]
+        _print_json({"job": read.job.hex(), "records": rows, "jobs": [_measured(each) for each in jobs]})
         return
     table = Table("entry", "time (UTC)", "what", "outcome", "why", title=f"job {read.job.hex()}")
     for index, record in records:
         why = "\n".join([*map(_why, record.reasons), *record.determining, record.detail or ""]).strip()
         table.add_row(str(index), _time(record.time), record.kind, escape(record.outcome), escape(why))
     _console().print(table)
+    if jobs:
+        _show_jobs(jobs, read.job)
 
 
 @app.command("replay")
@@ -143,6 +148,23 @@ def _replay(bundle: Bundle, other: Policy) -> list[dict[str, Any]]:
                 }
             )
     return rows
+
+
+def _show_jobs(jobs: Sequence[Measured], own: bytes) -> None:
+    """The jobs of the boots that a host showed, this one marked."""
+    table = Table("boot", "job", "grant", "code", "environment", title="jobs that the TPM certified, in their order")
+    for each in jobs:
+        row = _measured(each)
+        columns = (row["boot"], str(row["number"]), row["grant"], row["code"][:16], row["environment"][:16])
+        table.add_row(*columns, style="bold" if each.entry.grant == own else None)
+    _console().print(table)
+
+
+def _measured(job: Measured) -> dict[str, Any]:
+    """One measured job, for JSON: its boot as resets and restarts, its number in it, what was measured."""
+    resets, restarts = int.from_bytes(job.boot[:4], "big"), int.from_bytes(job.boot[4:], "big")
+    entry = {"grant": job.entry.grant, "code": job.entry.code, "environment": job.entry.environment}
+    return {"boot": f"{resets}.{restarts}", "number": job.number} | {name: v.hex() for name, v in entry.items()}
 
 
 def _show_checks(checks: Sequence[Check]) -> None:

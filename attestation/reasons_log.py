@@ -157,6 +157,12 @@ _BUNDLE: Rows = {
     "bundle.agreement": ("Grant and decision are about different things.", _ALARM, False, _OPERATOR),
     "bundle.leases": ("Leases and their records do not fit.", _ALARM, False, _OPERATOR),
     "bundle.code": ("Other code ran than was granted.", _ALARM, False, _OPERATOR),
+    "bundle.workload": (
+        "The evidence of one job shows other jobs of its boot than other evidence of it.",
+        _ALARM,
+        False,
+        _OPERATOR,
+    ),
     "bundle.claims": ("The evidence, appraised again, gives other claims.", _ALARM, False, _OPERATOR),
     "bundle.facts": ("The decision rests on other facts than were proven.", _ALARM, False, _OPERATOR),
     "bundle.decision": ("The policy, asked again, decides otherwise.", _ALARM, False, _OPERATOR),

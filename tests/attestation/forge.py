@@ -249,7 +249,7 @@ def forger(bundle: bytes | None = None) -> Forger:
 
 NAMES = [
     *("parse", "checkpoint", "records", "inclusion", "sequence", "archive", "intent", "evidence", "grant", "receipt"),
-    *("agreement", "leases", "consistency", "report", "appraisal", "decision"),
+    *("agreement", "leases", "consistency", "report", "appraisal", "decision", "jobs"),
 ]
 
 
@@ -257,7 +257,7 @@ def failing(data: bytes, root: Root | None = None) -> Check:
     """The check that fails; what is before it passes, what is behind it was not run."""
     checks = verify_bundle(data, root or story().root)
     assert [check.name for check in checks] == NAMES
-    assert [check.number for check in checks] == list(range(1, 17))
+    assert [check.number for check in checks] == list(range(1, 18))
     (failed,) = (check for check in checks if check.outcome == FAIL)
     assert all(check.ok for check in checks[: failed.number - 1])
     assert all(check.outcome == NOT_RUN for check in checks[failed.number :])

@@ -40,7 +40,7 @@ def test_verify_shows_every_check(files: Path) -> None:
     assert result.exit_code == 0
     for name in NAMES:
         assert f" {name} " in result.output
-    assert "16 checks, nothing speaks against this bundle." in result.output
+    assert "17 checks, nothing speaks against this bundle." in result.output
 
 
 def test_verify_names_the_check_that_fails_and_what_it_means(files: Path) -> None:
@@ -62,7 +62,7 @@ def test_verify_for_machines(files: Path) -> None:
     assert told["ok"] is True
     assert [(check["name"], check["ok"]) for check in told["checks"]] == [(name, True) for name in NAMES]
     assert found["ok"] is False
-    assert [check["ok"] for check in found["checks"]] == [False] * 16
+    assert [check["ok"] for check in found["checks"]] == [False] * 17
     assert found["checks"][0]["reason"] == "cbor.syntax"
 
 

@@ -389,6 +389,9 @@ FORGED: Table = {
     ("report", "report.grant"): {
         "report about another grant": reported(grant=bytes(16)),
     },
+    ("jobs", "bundle.workload"): {
+        "report that gives the job another place": reported(entry=9),
+    },
     ("report", "bundle.code"): {
         "other code ran": reported(code=bytes(32)),
     },
