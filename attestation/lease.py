@@ -70,12 +70,10 @@ class Lease(Wire):
 
 
 def sign_lease(lease: Lease, signer: Signer, receipts: tuple[bytes, ...], approval: bytes | None = None) -> bytes:
-    """The signed lease with the log's receipts in its unprotected header, and the policy key's signature.
+    """The signed lease with the log's receipts in its unprotected header.
 
-    ``ValueError`` where the lease is TPM-enforced and has no ``approval``, or the other way round.
+    ``approval`` is the policy key's signature, which a TPM-enforced lease carries to its host, and nowhere else.
     """
-    if (lease.tpm is None) != (approval is None):
-        raise ValueError("a TPM-enforced lease has a policy signature, and only such a lease")
     more = {} if approval is None else {TPM_POLICY: approval}
     return sign1(signer, typ=TYP, payload=lease.to_bytes(), unprotected={RECEIPTS: list(receipts), **more})
 
@@ -87,11 +85,13 @@ def verify_lease(
     grant: bytes,
     previous: Lease | None,
     nonce: bytes | None = None,
+    archived: bool = False,
 ) -> Lease:
     """The lease, if it is the next one of this grant; else ``Malformed`` or ``Untrusted``.
 
     1. The token is a strict COSE_Sign1 of the lease type, signed by ``key``, the pinned verifier key.
-    2. It carries a TPM policy signature where it is TPM-enforced, and only there.
+    2. It carries a TPM policy signature where it is TPM-enforced, and only there; none where it is ``archived``, in a
+       bundle: nobody but the TPM needs it.
     3. It belongs to ``grant``.
     4. Its sequence is one more than the previous lease's; 0 where ``previous`` is ``None``.
     5. It names the previous lease's payload digest.
@@ -102,7 +102,7 @@ def verify_lease(
     lease = Lease.from_bytes(signed.payload)
     # (2)
     approval = approval_of(signed)
-    if (lease.tpm is None) != (approval is None):
+    if (approval is not None) != (lease.tpm is not None and not archived):
         raise Malformed("lease.tpm", "a TPM-enforced lease has a policy signature, and only such a lease")
     # (3)
     if not hmac.compare_digest(lease.grant, grant):

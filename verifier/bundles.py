@@ -1,7 +1,7 @@
 """Bundles: everything about one grant in one file, for an auditor who has no network and no account.
 
-The log keeps what was signed as payloads; grant and leases are signed again here. A signature more says nothing new:
-payload and record are what they were. Each record's receipt is the one that was handed out when it became durable,
+The log keeps what was signed as payloads; grant and leases are signed again here, without what only a TPM needs. A
+signature more says nothing new: payload and record are what they were. Each record's receipt is the one that was handed out when it became durable,
 under the first tree that held it, byte for byte: the log signs for one size the one root that its checkpoint of that
 size has. For each of these trees the bundle shows that the newest one continues it.
 """
@@ -9,10 +9,8 @@ size has. For each of these trees the bundle shows that the newest one continues
 from attestation.bundle import Bundle, Consistency, Leaf, archived
 from attestation.errors import Untrusted
 from attestation.grant import Grant, sign_grant
-from attestation.lease import Lease
+from attestation.lease import Lease, sign_lease
 from attestation.log import Checkpoint, Note, Record, make_receipt
-from attestation.node import NodeRecord
-from verifier.issue import sign
 from verifier.state import Verifier
 from verifier.store import Store
 
@@ -43,23 +41,21 @@ def first_tree(store: Store, index: int, size: int) -> Checkpoint:
 
 def make_bundle(verifier: Verifier, cti: bytes) -> bytes:
     """The bundle of a grant, or of a request that was denied. Raises ``Untrusted("grant.unknown")``."""
-    store, keys = verifier.store, verifier.keys
+    store, key = verifier.store, verifier.keys.grant
     head, entries = store.head(), store.records_of(cti)
     if not entries:
         raise Untrusted("grant.unknown", f"the log has no record of {cti.hex()}")
     records = [(entry, Record.from_bytes(entry.record)) for entry in entries if entry.index < head.size]
     blobs = {digest: verifier.document(digest) for _, record in records for digest in record.digests.values()}
     receipts = _Receipts(verifier, head.size)
-    leaves, leases, grant, node = list[Leaf](), list[bytes](), None, b""
+    leaves, leases, grant = list[Leaf](), list[bytes](), None
     for entry, record in records:
-        node = blobs.get(record.digests.get("node", b""), node)
         beside, receipt = None, receipts.of(entry.index)
         match (record.kind, record.outcome):
             case ("decision", "allow"):
-                grant = sign_grant(Grant.from_bytes(blobs[record.digests["grant"]]), keys.grant, (receipt,))
+                grant = sign_grant(Grant.from_bytes(blobs[record.digests["grant"]]), key, (receipt,))
             case ("lease", "issued"):
-                lease, ak = Lease.from_bytes(blobs[record.digests["lease"]]), NodeRecord.from_bytes(node).ak_public
-                leases.append(sign(keys, lease, ak, receipt))
+                leases.append(sign_lease(Lease.from_bytes(blobs[record.digests["lease"]]), key, (receipt,)))
             case _:
                 beside = receipt
         path = store.inclusion(entry.index, head.size)

@@ -212,12 +212,7 @@ class Forger:
         if self.grant is not None and decisions:
             grant = sign_grant(self.grant, self.grant_key or keys.grant, self.receipts(receipt(decisions[0])))
         leases = [
-            sign_lease(
-                lease,
-                self.lease_key or keys.grant,
-                self.lease_receipts(receipt(place)),
-                None if lease.tpm is None else bytes(64),
-            )
+            sign_lease(lease, self.lease_key or keys.grant, self.lease_receipts(receipt(place)))
             for lease, place in zip(self.leases, issued, strict=False)
         ]
         made = Bundle(
