@@ -27,12 +27,14 @@ from attestation.grant import Authorization, Grant
 from attestation.intent import Children, GpuRequest, Intent, Limits, sign_intent
 from attestation.lease import Lease
 from attestation.problem import Denial
+from attestation.progress import boot_of
 from attestation.report import Report, sign_report
 from fixtures.attester import CREATION, Permitted, SoftTpm
 from fixtures.ca import TestCa
 from fixtures.gpu.host import MockHost
 from fixtures.gpu.records import Records, records
 from fixtures.lab import lab_policies
+from fixtures.measured import Measured
 from fixtures.workload import Jobs
 from verifier import enrol
 from verifier.anchors import load_anchors
@@ -78,6 +80,8 @@ class Host:
     tpm: SoftTpm
     devices: MockHost | None = None
     """Its GPUs and switches, if it has any."""
+    logs: Measured | None = None
+    """Its boot event log and measurement list, if it has any; what a challenge asks for of them is sent."""
 
     def __post_init__(self) -> None:
         self.jobs = Jobs(self.tpm)
@@ -107,12 +111,13 @@ class Host:
         """The TPM's part of it; the job of ``grant``, where there is one, was measured."""
         if grant is not None:
             self.jobs.ensure(grant, intent.code, intent.environment)
+        log, start, listed = self.asked(challenge)
         qualifying = qualifying_data(
             nonce=challenge.nonce,
             intent=intent.digest,
             holder=self.holder.public.thumbprint,
             gpus=tuple(sorted(gpus or [])),
-            logs=(None, None),
+            logs=(log, listed),
         )
         quote = self.tpm.quote(qualifying, challenge.bank, challenge.pcrs)
         certified = self.tpm.certify_holder(b"")
@@ -124,9 +129,24 @@ class Host:
             holder_public=self.holder_public,
             certify=certified.attest,
             certify_signature=certified.signature,
+            event_log=log,
+            ima=listed,
+            ima_start=start,
             workload=self.jobs.record(qualifying),
             creation=CREATION,
         )
+
+    def asked(self, challenge: Challenge) -> tuple[bytes | None, int | None, bytes | None]:
+        """Event log, first entry and measurement list, as an honest agent sends them."""
+        if self.logs is None:
+            return None, None, None
+        known = challenge.known_log == hashlib.sha256(self.logs.log).digest()
+        log = self.logs.log if "event-log" in challenge.wants and not known else None
+        if "ima" not in challenge.wants:
+            return log, None, None
+        here = boot_of(self.tpm.reset_count, self.tpm.restart_count)
+        start = challenge.ima_next or 0 if challenge.ima_boot == here else 0
+        return log, start, self.logs.list(start)
 
     @property
     def holder_public(self) -> bytes:
