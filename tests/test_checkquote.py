@@ -50,7 +50,7 @@ pytestmark = pytest.mark.skipif(TOOL is None, reason="tpm2_checkquote is not ins
 CA = TestCa()
 NONCE = bytes(range(32))
 PCRS = (0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 14)
-CAPTURE = Path(__file__).parents[1] / "fixtures/captured/qemu-debian12-linux6.1.json"
+CAPTURES = sorted((Path(__file__).parents[1] / "fixtures/captured").glob("*.json"))
 
 
 @dataclass(frozen=True)
@@ -154,9 +154,10 @@ def test_it_accepts_quotes_of_swtpm(bank: int, tmp_path: Path) -> None:
     assert accepted(Quoted(made.attest, made.signature, key, NONCE, bank, values), tmp_path)
 
 
+@pytest.mark.parametrize("capture", CAPTURES, ids=lambda path: path.stem)
 @pytest.mark.parametrize("bank", [ALG_SHA256, ALG_SHA384])
-def test_it_accepts_quotes_of_the_captured_machine(bank: int, tmp_path: Path) -> None:
-    shown = json.loads(CAPTURE.read_text())
+def test_it_accepts_quotes_of_the_captured_machines(capture: Path, bank: int, tmp_path: Path) -> None:
+    shown = json.loads(capture.read_text())
     part, public, nonce = shown[HASHES[bank]], bytes.fromhex(shown["ak"])[2:], bytes.fromhex(shown["nonce"])
     attest, signature = bytes.fromhex(part["attest"]), bytes.fromhex(part["sig"])
     values = {int(pcr): bytes.fromhex(value) for pcr, value in part["pcrs"].items()}
