@@ -1,10 +1,19 @@
-"""Policies on a TPM (swtpm): the digests that the verifier computes are those of the TPM's own sessions."""
+"""The TPM-enforced lease on a TPM (swtpm), and on its stand-in: when a holder key works, and when the TPM refuses it.
+
+The digests that the verifier computes are those of the TPM's own sessions.
+"""
 
 import hashlib
+import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import Prehashed, encode_dss_signature
 from tpm2_pytss import (  # type: ignore[import-untyped]  # tpm2-pytss ships no types
     ESYS_TR,
     TPM2_ALG,
@@ -14,9 +23,12 @@ from tpm2_pytss import (  # type: ignore[import-untyped]  # tpm2-pytss ships no 
     TPMT_SYM_DEF,
 )
 
-from agent.tpm import _Link, _selection
+from agent.devices import Approved, DeviceError, Tpm
+from agent.tpm import EsysTpm, _Link, _selection
 from attestation.keys import ES256, SoftwareSigner
+from attestation.tpm.identity import verify_ak, verify_holder
 from attestation.tpm.policy import (
+    PcrTerm,
     Terms,
     approval,
     holder_auth_policy,
@@ -24,10 +36,14 @@ from attestation.tpm.policy import (
     permit_policy,
     policy_public,
     policy_ref,
+    sign_cp_hash,
 )
-from attestation.tpm.structures import ALG_ECDSA, ALG_SHA256, ALG_SHA384, Signature, sized
-from fixtures.swtpm import Swtpm
+from attestation.tpm.structures import ALG_ECDSA, ALG_SHA256, ALG_SHA384, Public, Signature, sized
+from fixtures.attester import SoftTpm
+from fixtures.ca import TestCa
+from fixtures.swtpm import Swtpm, manufacture
 
+CA = TestCa()
 POLICY = SoftwareSigner.generate(ES256)
 NAME = b"\x00\x0b" + bytes(range(32))
 
@@ -98,3 +114,256 @@ def test_an_approved_policy_is_the_holder_keys_policy(link: _Link) -> None:
         ),
     )
     assert reached == holder_auth_policy(POLICY.public, NAME)
+
+
+# --- leases and permits -----------------------------------------------------------------------------------------------
+
+OTHER = SoftwareSigner.generate(ES256)
+PCRS = tuple(range(8))
+DIGEST = hashlib.sha256(b"evidence").digest()
+REFUSED, AUTH = "tpm.device.policy", "tpm.device.refused"
+
+
+@dataclass
+class Bench:
+    """A TPM with a holder key under `POLICY`, and what a verifier would say about it."""
+
+    tpm: Tpm
+    emulator: Swtpm | None
+    public: Public
+
+    def terms(self, seconds: float = 60.0, **changes: Any) -> Terms:
+        """A lease over what the TPM shows now, for `seconds`."""
+        clock, values = self.tpm.clock(), self.tpm.read_pcrs(ALG_SHA256, PCRS)
+        honest = lease_policy(
+            bank=ALG_SHA256,
+            pcrs=PCRS,
+            pcr_digest=hashlib.sha256(b"".join(values[pcr] for pcr in PCRS)).digest(),
+            until=max(1, clock.clock + int(seconds * 1000)),
+            resets=clock.reset_count,
+        )
+        return replace(honest, **changes)
+
+    def permit(self, digest: bytes = DIGEST, seconds: float = 60.0, **changes: Any) -> Terms:
+        """A permit for one digest."""
+        clock = self.tpm.clock()
+        until = max(1, clock.clock + int(seconds * 1000))
+        honest = permit_policy(until=until, resets=clock.reset_count, digest=digest, key_name=self.public.name)
+        return replace(honest, **changes)
+
+    def approve(self, terms: Terms, *, ak_name: bytes | None = None, by: SoftwareSigner = POLICY) -> Approved:
+        """`terms`, signed by the policy key for this TPM."""
+        return Approved(terms, by.sign(approval(terms, ak_name or self.tpm.create_ak().name)), by.public)
+
+    def sign(self, approved: Approved | None, digest: bytes = DIGEST) -> None:
+        """A signature that the holder key made."""
+        signature = self.tpm.sign_as_holder(digest, approved)
+        numbers = (int.from_bytes(half, "big") for half in (signature[:32], signature[32:]))
+        key = self.public.crypto_key()
+        assert isinstance(key, ec.EllipticCurvePublicKey)
+        key.verify(encode_dss_signature(*numbers), digest, ec.ECDSA(Prehashed(hashes.SHA256())))
+
+    def refuses(self, approved: Approved | None, digest: bytes = DIGEST, reason: str = REFUSED) -> str:
+        """What the TPM answered."""
+        with pytest.raises(DeviceError) as refusal:
+            self.sign(approved, digest)
+        assert refusal.value.reason == reason
+        return refusal.value.detail
+
+    def pass_time(self, seconds: float) -> None:
+        """Let the TPM's clock go on."""
+        if isinstance(self.tpm, SoftTpm):
+            self.tpm.clock_ms += int(seconds * 1000)
+        else:
+            end = self.tpm.clock().clock + int(seconds * 1000)
+            while self.tpm.clock().clock < end:
+                threading.Event().wait(0.02)
+
+    def extend(self, pcr: int) -> None:
+        """Somebody measures something."""
+        (self.tpm if isinstance(self.tpm, SoftTpm) else _running(self.emulator)).extend(pcr, bytes(32))
+
+    def reset(self) -> None:
+        """The host reboots."""
+        if isinstance(self.tpm, SoftTpm):
+            self.tpm.reboot()
+        else:
+            _running(self.emulator).reset()
+
+
+def _running(emulator: Swtpm | None) -> Swtpm:
+    assert emulator is not None
+    return emulator
+
+
+@pytest.fixture(scope="module")
+def manufactured(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return manufacture(CA, tmp_path_factory.mktemp("tpm") / "p256")
+
+
+@pytest.fixture(params=["swtpm", "soft"])
+def bench(request: pytest.FixtureRequest, manufactured: Path) -> Iterator[Bench]:
+    """The real emulator, and the stand-in, which must not be kinder."""
+    if request.param == "soft":
+        soft = SoftTpm(CA)
+        yield Bench(soft, None, Public.from_bytes(soft.create_holder(POLICY.public).public))
+        return
+    with Swtpm.start(manufactured) as emulator:
+        tpm = EsysTpm(emulator.tcti, deadline=5)
+        yield Bench(tpm, emulator, Public.from_bytes(tpm.create_holder(POLICY.public).public))
+        tpm.close()
+
+
+def test_the_key_works_under_a_lease_again_and_again(bench: Bench) -> None:
+    approved = bench.approve(bench.terms())
+    for digest in (DIGEST, bytes(32), DIGEST):
+        bench.sign(approved, digest)
+
+
+def test_the_key_is_what_the_verifier_believes(bench: Bench) -> None:
+    ak, key = verify_ak(bench.tpm.create_ak().public), bench.tpm.create_holder(POLICY.public)
+    attested = bench.tpm.certify_holder(b"")
+    holder = verify_holder(key.public, *attested, key.creation, ak=ak, policy=POLICY.public)
+    assert not holder.public.has_user_auth
+
+
+def test_after_the_end_of_the_lease_the_tpm_itself_refuses(bench: Bench) -> None:
+    approved = bench.approve(bench.terms(0.4))
+    bench.sign(approved)
+    bench.pass_time(0.5)
+    assert "0x126" in bench.refuses(approved)  # TPM_RC_POLICY
+    bench.sign(bench.approve(bench.permit()))
+    bench.sign(bench.approve(bench.terms()))
+
+
+def test_after_a_reset_the_lease_is_void_and_a_permit_works(bench: Bench) -> None:
+    approved = bench.approve(bench.terms())
+    bench.sign(approved)
+    permit = bench.approve(bench.permit())
+    bench.reset()
+    tpm = bench.tpm
+    if isinstance(tpm, EsysTpm):
+        with pytest.raises(DeviceError):  # the connection broke, as it does at a reboot
+            tpm.clock()
+    tpm.create_ak()
+    assert "0x126" in bench.refuses(approved)
+    assert "0x126" in bench.refuses(permit)
+    bench.sign(bench.approve(bench.permit()))
+
+
+@pytest.mark.parametrize("pcr", [0, 4, 7])
+def test_after_a_pcr_changed_the_lease_is_void(bench: Bench, pcr: int) -> None:
+    approved = bench.approve(bench.terms())
+    bench.sign(approved)
+    bench.extend(pcr)
+    bench.refuses(approved)
+    bench.sign(bench.approve(bench.permit()))
+
+
+def test_a_pcr_that_moves_while_a_system_runs_is_no_matter(bench: Bench) -> None:
+    approved = bench.approve(bench.terms())
+    bench.extend(10)
+    bench.sign(approved)
+
+
+Spoil = Callable[[Bench], Approved | None]
+OTHER_AK = b"\x00\x0b" + bytes(32)
+REFUSALS: dict[str, tuple[Spoil, str]] = {
+    "nothing approved": (lambda b: None, AUTH),
+    "a lease that has ended": (lambda b: b.approve(b.terms(-1)), REFUSED),
+    "a lease for another boot": (lambda b: b.approve(b.terms(resets=b.tpm.clock().reset_count + 1)), REFUSED),
+    "a lease for the boot before": (lambda b: b.approve(b.terms(resets=b.tpm.clock().reset_count - 1)), REFUSED),
+    "a lease over other PCR values": (
+        lambda b: b.approve(b.terms(pcrs=PcrTerm(ALG_SHA256, PCRS, bytes(32)))),
+        REFUSED,
+    ),
+    "a lease for another TPM": (lambda b: b.approve(b.terms(), ak_name=OTHER_AK), REFUSED),
+    "a lease by another key": (lambda b: b.approve(b.terms(), by=OTHER), REFUSED),
+    "a lease whose end was moved": (
+        lambda b: b.approve(b.terms())._replace(terms=b.terms(seconds=3600)),
+        REFUSED,
+    ),
+    "a lease whose PCRs were dropped": (lambda b: b.approve(b.terms())._replace(terms=b.terms(pcrs=None)), REFUSED),
+    "a lease with another one's signature": (
+        lambda b: b.approve(b.terms())._replace(signature=b.approve(b.permit()).signature),
+        REFUSED,
+    ),
+    "a signature of zeros": (lambda b: b.approve(b.terms())._replace(signature=bytes(64)), REFUSED),
+    "a signature with one bit flipped": (
+        lambda b: b.approve(t := b.terms())._replace(signature=flipped(b.approve(t).signature)),
+        REFUSED,
+    ),
+    "a permit for another digest": (lambda b: b.approve(b.permit(bytes(32))), REFUSED),
+    "a permit for another key": (
+        lambda b: b.approve(b.permit(cp_hash=sign_cp_hash(OTHER_AK, DIGEST))),
+        REFUSED,
+    ),
+    "a permit that has ended": (lambda b: b.approve(b.permit(seconds=-1)), REFUSED),
+    "a permit for another boot": (lambda b: b.approve(b.permit(resets=77)), REFUSED),
+    "a permit for another TPM": (lambda b: b.approve(b.permit(), ak_name=OTHER_AK), REFUSED),
+    "a permit by another key": (lambda b: b.approve(b.permit(), by=OTHER), REFUSED),
+    "a permit made wider": (lambda b: b.approve(b.permit())._replace(terms=b.permit(cp_hash=None)), REFUSED),
+}
+
+
+def flipped(data: bytes) -> bytes:
+    return data[:-1] + bytes([data[-1] ^ 1])
+
+
+@pytest.mark.parametrize("name", REFUSALS)
+def test_the_tpm_refuses(bench: Bench, name: str) -> None:
+    spoil, reason = REFUSALS[name]
+    bench.refuses(spoil(bench), reason=reason)
+    bench.sign(bench.approve(bench.terms()))  # nothing is left behind that would be in the way
+
+
+def test_a_permit_that_was_used_is_good_for_nothing_else(bench: Bench) -> None:
+    permit = bench.approve(bench.permit())
+    bench.sign(permit)
+    bench.refuses(permit, bytes(32))
+    bench.sign(permit)  # the same digest: nothing that was not permitted
+    bench.pass_time(0.1)
+    bench.refuses(bench.approve(bench.permit(seconds=0.0)))
+
+
+def test_a_plain_key_needs_nothing_and_obeys_no_lease(bench: Bench) -> None:
+    bench.public = Public.from_bytes(bench.tpm.create_holder().public)
+    bench.sign(None)
+    bench.refuses(bench.approve(bench.terms()))
+
+
+def test_a_key_of_another_verifier_does_not_obey_this_one(bench: Bench) -> None:
+    bench.public = Public.from_bytes(bench.tpm.create_holder(OTHER.public).public)
+    bench.refuses(bench.approve(bench.terms()))
+    bench.sign(bench.approve(bench.terms(), by=OTHER))
+
+
+def test_nothing_stays_loaded(manufactured: Path) -> None:
+    """At most three objects: the two keys, and the policy key for a moment; no session is left, whatever happens."""
+    with Swtpm.start(manufactured) as emulator:
+        tpm = EsysTpm(emulator.tcti, deadline=5)
+        bench = Bench(tpm, emulator, Public.from_bytes(tpm.create_holder(POLICY.public).public))
+        approved = bench.approve(bench.terms())
+        bench.sign(approved)
+        held = emulator.proxy.loaded()
+        assert len(held) == 2
+        for spoil, reason in REFUSALS.values():
+            bench.refuses(spoil(bench), reason=reason)
+        for _ in range(6):  # more than tickets are kept
+            bench.sign(bench.approve(bench.terms()))
+        assert emulator.proxy.loaded() == held
+        tpm.close()
+        assert emulator.proxy.loaded() == []
+
+
+def test_a_broken_connection_is_told_as_such(manufactured: Path) -> None:
+    with Swtpm.start(manufactured) as emulator:
+        tpm = EsysTpm(emulator.tcti, deadline=5)
+        bench = Bench(tpm, emulator, Public.from_bytes(tpm.create_holder(POLICY.public).public))
+        approved = bench.approve(bench.terms())
+        emulator.proxy.answers += [0, 0, None]
+        bench.refuses(approved, reason="tpm.device.io")
+        bench.sign(approved)
+        emulator.proxy.answers += [0x922, 0x922]  # TPM_RC_RETRY: busy is not refused
+        bench.sign(approved)
+        tpm.close()
