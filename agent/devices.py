@@ -123,11 +123,11 @@ class Tpm(Protocol):
         """
         ...
 
-    def unseal(self, sealed: SealedSecret, approved: Approved) -> bytearray:
-        """A secret that was sealed to this TPM, under a lease that the verifier has `approved`; to be overwritten.
+    def unseal(self, sealed: Sequence[SealedSecret], approved: Approved) -> list[bytearray]:
+        """Secrets that were sealed to this TPM, under a lease that the verifier has `approved`; to be overwritten.
 
-        DeviceError("tpm.device.policy") where the TPM does not see that lease in force, (".refused") where the secret
-        is another TPM's or was changed.
+        All or none: DeviceError("tpm.device.policy") where the TPM does not see that lease in force, (".refused") where
+        one is another TPM's or was changed.
         """
         ...
 

@@ -8,14 +8,16 @@ from typing import Final, Self
 
 from agent import protocol
 from agent.clock import SECOND, now_ns
+from agent.devices import DeviceError
 from agent.drift_local import Baseline, clock_look, code_look, gpu_look, ima_look, process_look
 from agent.hold import Hold, JobSpec, Limits, Outcome
 from agent.host import Host
 from agent.job import STDIO, Job
 from agent.leases import Leases
+from agent.secrets import Secrets
 from agent.watch import Watch, pcr_look, suspend_look
 from agent.workspace import Workspace
-from attestation.errors import InterlockError
+from attestation.errors import InterlockError, Untrusted
 from attestation.grant import Grant
 from attestation.lease import Lease
 from attestation.problem import Denial
@@ -28,7 +30,8 @@ class Governed:
     """A context around one running job: on entering it starts, on leaving nobody renews, watches or listens any more.
 
     Raises as :meth:`agent.hold.Hold.start`. ``gpus`` is what the GPUs were when evidence was collected, for
-    a job that has some. ``detail`` is what was seen when a local halt was ordered, or why no lease came.
+    a job that has some; ``secrets`` are filled. ``detail`` is what was seen when a local halt was ordered, or why no
+    lease came.
     """
 
     def __init__(
@@ -39,8 +42,10 @@ class Governed:
         space: Workspace,
         first: tuple[bytes, Lease, int],
         gpus: Baseline | None,
+        secrets: Secrets,
     ) -> None:
         self._host, self._job, self._grant, self._space = host, job, grant, space
+        self._secrets, self._frozen = secrets, False
         self.detail = ""
         self._lock = threading.Lock()
         self._waiting: list[Callable[[], None]] | None = []
@@ -75,6 +80,7 @@ class Governed:
             hold_seconds=grant.hold,
             verifier_key_spki=self._host.enrolment.keys.grant,
             stdio=(job.descriptors[0], job.descriptors[1], job.descriptors[STDIO - 1]),
+            secrets=self._secrets.files,
         )
 
     def __enter__(self) -> Self:
@@ -149,11 +155,16 @@ class Governed:
             case protocol.Started():
                 self._begun()
                 tell("started", f"running, confined by {', '.join(event.applied)}")
+            case protocol.Renewed():
+                if self._frozen and self._secrets.files:  # it is not thawed before they are back
+                    threading.Thread(target=self._refill, name="secrets", daemon=True).start()
             case protocol.Frozen():
+                self._frozen = True
                 seconds = max(0, event.until_ns - now_ns()) // SECOND
                 why = f" ({self._leases.trouble})" if self._leases.trouble else ""
                 tell("frozen", f"no fresh lease{why}: frozen; a lease within {seconds} s lets it go on")
             case protocol.Thawed():
+                self._frozen = False
                 tell("thawed", "a fresh lease came in time: the job goes on")
             case protocol.Draining():
                 tell("draining", f"asked to end: {event.reason}")
@@ -161,6 +172,17 @@ class Governed:
                 tell("lease-refused", f"the deadman refused a lease: {event.reason}: {event.detail}")
             case _:
                 return
+
+    def _refill(self) -> None:
+        """Open the secrets under the lease that has come. Where the TPM does not, the next lease is another attempt."""
+        try:
+            self._secrets.fill(self._leases.approved)
+        except (DeviceError, Untrusted) as error:
+            self.detail = f"secrets: {error}"
+            self._job.tell("secrets", f"still frozen, the TPM does not open the job's secrets: {error}")
+        else:
+            self.detail = ""
+            self._hold.filled()
 
     def _renewed(self, lease: Lease) -> None:
         self._space.outputs.note(lease.sequence - 1)

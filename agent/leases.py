@@ -21,7 +21,7 @@ from typing import Final, Protocol
 
 from agent.client import Denied, Rejected, Unreachable
 from agent.clock import SECOND, now_ns
-from agent.devices import DeviceError
+from agent.devices import Approved, DeviceError
 from agent.host import Host
 from attestation.errors import Malformed, Untrusted
 from attestation.grant import Grant
@@ -64,7 +64,8 @@ class Leases:
     """Renews the lease of one job in a thread of its own, from ``start`` until ``stop``.
 
     ``lease`` is the one held, asked for at ``asked_ns``; ``gpus`` is how many the intent wants; ``renewed`` is called
-    with each new lease. ``trouble`` says why the last attempt gave none, and is empty once there is one.
+    with each new lease. ``approved`` is what the TPM enforces of the last one. ``trouble`` says why the last attempt
+    gave none, and is empty once there is one.
     """
 
     def __init__(
@@ -85,6 +86,7 @@ class Leases:
         self._stopped = False
         self._wake = threading.Event()
         self._thread = threading.Thread(target=self._keep, name=f"leases-{grant.id.hex()[:8]}", daemon=True)
+        self.approved: Approved | None = None
         self.denial: Denial | None = None
         self.trouble = ""
 
@@ -151,7 +153,7 @@ class Leases:
         asked = self._pending
         token = host.verifier.renew(asked.evidence)
         lease = verify_lease(token, key=host.grant_key, grant=grant.id, previous=self._lease, nonce=asked.nonce)
-        host.holder.adopt(lease, approval_of(read_lease(token, host.grant_key)))  # rule 6
+        self.approved = host.holder.adopt(lease, approval_of(read_lease(token, host.grant_key)))  # rule 6
         self._held.renew(token, asked.at_ns)
         self._lease, self._asked_ns, self._pending, self._failures = lease, asked.at_ns, None, 0
         self.trouble = ""

@@ -34,6 +34,7 @@ class Options:
     processes: int
     outputs: tuple[str, ...]
     variables: dict[str, str]
+    secrets: tuple[str, ...] = ()
 
 
 def variables_of(pairs: Sequence[str]) -> dict[str, str]:
@@ -100,7 +101,7 @@ def make_intent(options: Options, *, code: bytes, environment: bytes) -> Intent:
         outputs=options.outputs,
         gpus=GpuRequest(count=options.gpus, mode=options.gpu_mode, memory_mb=0),
         limits=limits,
-        secrets=(),
+        secrets=tuple(sorted(set(options.secrets))),
         children=Children(depth=0, count=0),
         nonce=os.urandom(32),
         issued=int(time.time()),

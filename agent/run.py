@@ -9,8 +9,9 @@
 5. The grant is burned, durably: whatever happens from here on, it starts nothing a second time.
 6. The code is staged and the bytes that will run are measured, the environment likewise. Both must be as granted.
 7. What was measured is extended into the TPM, which certifies it with every quote from here on; without that, no job.
-8. A deadman starts the job in its own control group and holds it: it needs no word from here to stop it. Until the job
-   is gone, leases are renewed by fresh evidence, the machine is watched, and the submitter's signals are passed on.
+8. Released secrets are opened by the TPM, under this lease. A deadman starts the job in its own control group and
+   holds it: it needs no word from here to stop it. Until the job is gone, leases are renewed by fresh evidence, the
+   machine is watched, and the submitter's signals are passed on.
 9. Outputs are hashed, and a signed report is kept until the verifier has it.
 
 What goes wrong before (5) is raised, and nothing has run; what goes wrong behind it is in the report.
@@ -20,7 +21,7 @@ import time
 
 from agent.clock import SECOND, now_ns
 from agent.deliver import finish
-from agent.devices import DeviceError
+from agent.devices import Approved, DeviceError
 from agent.drift_local import gpu_baseline
 from agent.ending import End, Span, of_run, record_index
 from agent.govern import Governed
@@ -28,8 +29,9 @@ from agent.host import Host
 from agent.job import Job
 from agent.journal import Run
 from agent.messages import Ended
+from agent.secrets import Secrets
 from agent.workspace import Workspace
-from attestation.errors import InterlockError
+from attestation.errors import InterlockError, Untrusted
 from attestation.grant import Asked, Authorization, Grant, verify_grant
 from attestation.lease import Lease, approval_of, read_lease, verify_lease
 
@@ -44,19 +46,22 @@ def run(host: Host, job: Job) -> Ended:
     gpus = gpu_baseline(host.gpus) if host.gpus is not None and wanted else None
     evidence = host.collector.answer(challenge, job.intent.digest, gpus=wanted)  # (2)
     answer = host.verifier.authorize(job.start.intent, evidence)  # (3)
-    grant, lease = _accept(host, job, answer, challenge.nonce, asked_ns)  # (4)
+    grant, lease, approved = _accept(host, job, answer, challenge.nonce, asked_ns)  # (4)
     burned = Run(grant.id, grant.job, job.peer.uid, job.intent.code, job.intent.outputs, int(time.time()))
     host.journal.burn(burned)  # (5)
     job.grant = grant
-    job.tell("granted", f"granted for {grant.limits.seconds} s, assurance {grant.assurance}, binding {grant.binding}")
+    released = f", secrets {', '.join(grant.secrets)}" if grant.secrets else ""
+    terms = f"assurance {grant.assurance}, binding {grant.binding}{released}"
+    job.tell("granted", f"granted for {grant.limits.seconds} s, {terms}")
     entry = None
-    with Workspace(host, job, grant.id) as space:
+    with Workspace(host, job, grant.id) as space, Secrets(host.tpm, answer.secrets) as secrets:
         try:
             measured = space.stage()  # (6)
             entry = host.workloads.measure(measured)  # (7)
             host.counters.add("jobs_measured")
             job.tell("staged", f"code and environment are what was granted; job {entry} of this boot, starting")
-            with Governed(host, job, grant, space, (answer.lease, lease, asked_ns), gpus) as governed:  # (8)
+            secrets.fill(approved)  # (8)
+            with Governed(host, job, grant, space, (answer.lease, lease, asked_ns), gpus, secrets) as governed:
                 end = End.of(governed.wait(), governed.detail)
             denial = governed.denial
         except (InterlockError, DeviceError, OSError) as error:
@@ -67,7 +72,9 @@ def run(host: Host, job: Job) -> Ended:
     return of_run(end, grant, record_index(answer, host.grant_key, host.log_key), span, outputs, denial)
 
 
-def _accept(host: Host, job: Job, answer: Authorization, nonce: bytes, asked_ns: int) -> tuple[Grant, Lease]:
+def _accept(
+    host: Host, job: Job, answer: Authorization, nonce: bytes, asked_ns: int
+) -> tuple[Grant, Lease, Approved | None]:
     """Check (4); raises ``Malformed`` or ``Untrusted``."""
     keys, holder = host.enrolment.keys, host.collector.holder.public
     elapsed = (now_ns() - asked_ns) / SECOND
@@ -76,5 +83,6 @@ def _accept(host: Host, job: Job, answer: Authorization, nonce: bytes, asked_ns:
         answer.grant, answer.record, asked=asked, key=host.grant_key, log_key=host.log_key, burned=host.journal
     )
     lease = verify_lease(answer.lease, key=host.grant_key, grant=grant.id, previous=None, nonce=nonce)
-    host.holder.adopt(lease, approval_of(read_lease(answer.lease, host.grant_key)))
-    return grant, lease
+    if set(answer.secrets) != set(grant.secrets):
+        raise Untrusted("grant.secrets", f"granted {list(grant.secrets)}, sealed {sorted(answer.secrets)}")
+    return grant, lease, host.holder.adopt(lease, approval_of(read_lease(answer.lease, host.grant_key)))

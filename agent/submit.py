@@ -54,6 +54,7 @@ def run(
     environment: Annotated[Path | None, typer.Option(help="Virtual environment; default: that of `python`.")] = None,
     env_var: Annotated[list[str] | None, typer.Option(metavar="NAME[=VALUE]", help="Repeatable.")] = None,
     output: Annotated[list[str] | None, typer.Option(metavar="PATH", help="Below $INTERLOCK_OUT. Repeatable.")] = None,
+    secret: Annotated[list[str] | None, typer.Option(metavar="NAME", help="See INTERLOCK_SECRETS. Repeatable.")] = None,
     fetch_to: Annotated[Path, typer.Option(help="Where outputs are put at the end.", file_okay=False)] = Path(),
     key: Key = keyfile.DEFAULT,
     agent: Socket = DEFAULT_SOCKET,
@@ -73,6 +74,7 @@ def run(
             processes=processes,
             outputs=request.outputs_of(output or []),
             variables=request.variables_of(env_var or []),
+            secrets=tuple(secret or ()),
         )
         ended = _run(options, code, request.find_environment(environment), key, agent, fetch_to, as_json=as_json)
     except InterlockError as error:

@@ -252,8 +252,8 @@ class EsysTpm:
         r, s = Signature.from_bytes(self._call(work), SIGN_CODES).values
         return r.rjust(32, b"\0") + s.rjust(32, b"\0")
 
-    def unseal(self, sealed: SealedSecret, approved: Approved) -> bytearray:
-        def work(link: _Link) -> bytearray:
+    def unseal(self, sealed: Sequence[SealedSecret], approved: Approved) -> list[bytearray]:
+        def work(link: _Link) -> list[bytearray]:
             template = EKS[_ek_index(link)]
             return tpm_seal.unseal(
                 link,

@@ -1,18 +1,19 @@
-"""Opening a sealed secret with the TPM that it was sealed to: TPM2_Import, TPM2_Load, TPM2_Unseal.
+"""Opening sealed secrets with the TPM that they were sealed to: TPM2_Import, TPM2_Load, TPM2_Unseal.
 
 Rules (attestation.tpm.sealing says what is sealed, and how):
-1. The endorsement key is the parent. It is used twice, each time in a session of its own, and flushed before the secret
-   is asked for. The holder key gives its place up meanwhile: at most three objects are loaded.
-2. The secret is asked for in a session that satisfies the lease policy, which the TPM checks at that moment. A second
-   session, whose key only this endorsement key can recover, encrypts the TPM's answer: the secret is not on the bus to
-   the TPM, and in no buffer of this process but the one that is returned.
-3. What was loaded is flushed in every path. The one copy that is left is the caller's `bytearray`, to be overwritten.
+1. The endorsement key is the parent, made once for all secrets: on some TPMs that takes seconds. At most three objects
+   are loaded: the holder key gives its place up, and the lease is tried before the parent is made, because the policy
+   key is loaded for that once.
+2. Each secret is asked for in a session that satisfies the lease policy, which the TPM checks at that moment. Another
+   session, whose key only this endorsement key can recover, encrypts the TPM's answers: no secret is on the bus to the
+   TPM, or in any buffer of this process but the one that is returned.
+3. What was loaded is flushed in every path. The copies that are left are the caller's, to be overwritten.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Protocol, TypeAlias
 
 from tpm2_pytss import (  # type: ignore[import-untyped]  # tpm2-pytss ships no types
@@ -54,28 +55,43 @@ class Link(Protocol):
 def unseal(
     link: Link,
     ek: Public,
-    sealed: SealedSecret,
+    sealed: Sequence[SealedSecret],
     *,
     parent: Callable[[], Session],
     lease: Callable[[], Session],
-) -> bytearray:
-    """The secret. TSS2_Exception where the TPM refuses: it is another TPM's, was changed, or no lease is in force.
+) -> list[bytearray]:
+    """The secrets, all or none. TSS2_Exception where the TPM refuses: one is another TPM's, or was changed; and what
+    `lease` raises where none is in force.
 
     `ek`: the endorsement key's template; `parent` and `lease`: sessions that authorise the endorsement key and satisfy
     the policy of a lease, each for one command.
     """
+    opened = list[bytearray]()
     link.drop(ESYS_TR.OWNER)  # (1)
-    with ExitStack() as opened:
-        with link.flushed(link.primary(ESYS_TR.ENDORSEMENT, ek)[0]) as key:
-            loaded = opened.enter_context(link.flushed(_load(link, key, sealed, parent)))
-            answers = opened.enter_context(link.flushed(_encrypting(link, key)))
-        with lease() as session:  # (2)
-            data = link.esys.unseal(loaded, session1=session, session2=answers)
-        view = data.buffer
-        try:
-            return bytearray(view)
-        finally:
-            view[:] = bytes(len(view))  # (3)
+    with lease():
+        pass
+    try:
+        with (
+            link.flushed(link.primary(ESYS_TR.ENDORSEMENT, ek)[0]) as key,
+            link.flushed(_encrypting(link, key)) as answers,
+        ):
+            for each in sealed:
+                with link.flushed(_load(link, key, each, parent)) as loaded, lease() as session:  # (2)
+                    opened.append(_taken(link.esys.unseal(loaded, session1=session, session2=answers)))
+    except BaseException:
+        for secret in opened:
+            secret[:] = bytes(len(secret))  # (3)
+        raise
+    return opened
+
+
+def _taken(data: Any) -> bytearray:
+    """The contents of a TPM2B, which is overwritten."""
+    view = data.buffer
+    try:
+        return bytearray(view)
+    finally:
+        view[:] = bytes(len(view))  # (3)
 
 
 def _load(link: Link, key: Any, sealed: SealedSecret, parent: Callable[[], Session]) -> Any:

@@ -68,7 +68,7 @@ def opened(
 ) -> bytes:
     """Unseal under `allowed`, signed by `key` for the node with the attestation key `ak`."""
     signature = key.sign(approval(allowed, ak or tpm.create_ak().name))
-    return bytes(tpm.unseal(secret, Approved(allowed, signature, key.public)))
+    return bytes(tpm.unseal([secret], Approved(allowed, signature, key.public))[0])
 
 
 @pytest.mark.parametrize("kind", ["p256", "p384", "rsa2048"])
@@ -78,6 +78,16 @@ def test_it_opens_under_a_lease_for_each_kind_of_endorsement_key(kind: str, tmp_
         for secret in (b"x", SECRET, bytes(range(MOST))):
             assert opened(tpm, sealed(tpm, secret), terms(tpm)) == secret
         tpm.close()
+
+
+def test_many_open_at_once_and_all_or_none(tpm: EsysTpm) -> None:
+    secrets = [sealed(tpm, os.urandom(MOST)) for _ in range(15)]
+    allowed = terms(tpm)
+    approved = Approved(allowed, KEY.sign(approval(allowed, tpm.create_ak().name)), KEY.public)
+    assert len({bytes(each) for each in tpm.unseal(secrets, approved)}) == 15
+    with pytest.raises(DeviceError, match=r"tpm\.device\.refused"):
+        tpm.unseal([*secrets, changed("duplicate")(secrets[0])], approved)
+    assert _loaded(tpm) <= 2
 
 
 def changed(field: str) -> Callable[[SealedSecret], SealedSecret]:
@@ -104,7 +114,7 @@ def test_another_tpm_does_not_open_it(tpm: EsysTpm, tmp_path: Path) -> None:
     with Swtpm.start(manufacture(CA, tmp_path / "other")) as running:
         other = EsysTpm(running.tcti, deadline=5)
         with pytest.raises(DeviceError, match=r"tpm\.device\.refused"):
-            opened(other, secret, terms(other), ak=tpm.create_ak().name)
+            opened(other, secret, terms(other))
         other.close()
 
 
@@ -151,11 +161,9 @@ def test_it_does_not_open_without_any_policy(tpm: EsysTpm) -> None:
     def none() -> Iterator[Any]:
         yield ESYS_TR.PASSWORD
 
-    def work(link: Any) -> bytes:
+    def work(link: Any) -> list[bytearray]:
         template = tpm_templates.EKS[device._ek_index(link)]
-        return bytes(
-            unseal(link, template, secret, parent=lambda: device._ek_session(link, template), lease=lambda: none())
-        )
+        return unseal(link, template, [secret], parent=lambda: device._ek_session(link, template), lease=none)
 
     with pytest.raises(DeviceError, match=r"tpm\.device\.refused"):
         tpm._call(work)

@@ -66,7 +66,7 @@ class Reader:
         assert lease.tpm is not None
         assert approval is not None
         approved = Approved(terms_of(lease.tpm), approval, keys.policy.public)
-        return bytes((host or self.host).tpm.unseal(answer.secrets[name], approved))
+        return bytes((host or self.host).tpm.unseal([answer.secrets[name]], approved)[0])
 
 
 @pytest.fixture
@@ -116,7 +116,7 @@ def test_nothing_is_released_that_was_not_asked_for(reader: Reader) -> None:
 def test_another_host_does_not_open_it(reader: Reader) -> None:
     reader.add()
     answer = reader.ask("weights")
-    with pytest.raises(DeviceError, match=r"tpm\.device\.refused"):
+    with pytest.raises(DeviceError, match=r"tpm\.device\.policy"):
         reader.opened(answer, host=replace(reader.host, tpm=SoftTpm(CA)))
 
 
