@@ -103,7 +103,7 @@ def _secure(state: BootState, *, proven: bool) -> dict[str, Any]:
         found["dbx_count"] = len(dbx.hashes)
     if db is not None and db.certificates and not db.hashes and not db.others:
         found["db_certificates"] = tuple(sorted({*db.certificates}))
-    if proven:
+    if proven and state.registers.closed:
         found["authorities"] = _digests(state, facts.AUTHORITY)
     if sbat is not None:
         found["sbat"] = int(sbat.value)

@@ -91,7 +91,7 @@ class Seen:
     @property
     def log(self) -> bytes | None:
         """The event log: the one that was sent, or the one that was kept from before."""
-        return self.kept_log or self.record.event_log
+        return self.record.event_log or self.kept_log
 
     @property
     def where(self) -> str:
