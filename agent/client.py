@@ -10,7 +10,7 @@ Rules:
 
 import ssl
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import httpx
 from cryptography import x509
@@ -20,6 +20,7 @@ from attestation import api
 from attestation.challenge import Challenge
 from attestation.enrol import EnrolChallenge, Enrolled, EnrolProof, EnrolRequest, VerifierKeys
 from attestation.errors import InterlockError, Malformed
+from attestation.evidence import read_evidence
 from attestation.grant import Authorization
 from attestation.permit import Permit, PermitRequest
 from attestation.problem import DENIAL_TYPE, PROBLEM_TYPE, Denial, Problem
@@ -120,11 +121,11 @@ class Verifier:
     def authorize(self, intent: bytes, evidence: bytes) -> Authorization:
         """The grant with its first lease. Raises ``Denied``."""
         question = api.AuthorizationRequest(intent=intent, evidence=evidence)
-        return self._ask(api.AUTHORIZE, question, Authorization, timeout=self._decision)
+        return self._ask(api.AUTHORIZE, question, Authorization, named=evidence, timeout=self._decision)
 
     def renew(self, evidence: bytes) -> bytes:
         """The next lease, a token. Raises ``Denied``."""
-        return self._post(api.RENEW, evidence, api.COSE_TYPE, _SMALL)
+        return self._post(api.RENEW, evidence, api.COSE_TYPE, _SMALL, named=evidence)
 
     def report(self, token: bytes) -> bytes:
         """The receipt of the report's record."""
@@ -156,11 +157,15 @@ class Verifier:
         """Everything about a job, for an auditor."""
         return self._get(f"{BUNDLE}/{grant.hex()}", MAX_BUNDLE)
 
-    def _ask(self, path: str, question: Wire, kind: type[W], **options: object) -> W:
+    def _ask(self, path: str, question: Wire, kind: type[W], **options: Any) -> W:
         return kind.from_bytes(self._post(path, question.to_bytes(), api.CBOR_TYPE, kind.MAX_SIZE, **options))
 
-    def _post(self, path: str, body: bytes, kind: str, limit: int, **options: object) -> bytes:
-        return self._send("POST", path, limit, content=body, headers={"content-type": kind}, **options)
+    def _post(self, path: str, body: bytes, kind: str, limit: int, *, named: bytes = b"", **options: object) -> bytes:
+        """``named`` is the evidence in the body: a large body says which challenge it answers."""
+        headers = {"content-type": kind}
+        if len(body) > api.UNNAMED_BODY and named:
+            headers[api.CHALLENGE_HEADER] = read_evidence(named)[0].nonce.hex()
+        return self._send("POST", path, limit, content=body, headers=headers, **options)
 
     def _get(self, path: str, limit: int) -> bytes:
         return self._send("GET", path, limit)

@@ -37,6 +37,11 @@ MAX_BODY = {
 }
 """The most bytes that a request's body may have, by path."""
 
+UNNAMED_BODY = 4 << 20
+CHALLENGE_HEADER = "interlock-challenge"
+"""A body of more than :data:`UNNAMED_BODY` bytes has a measurement list in it. It is only read where this header names,
+in hexadecimal, the open challenge that it answers, so only for a node that there is."""
+
 WATCH_SECONDS = 25
 """How long the verifier holds a request for a hint before it answers that nothing changed."""
 

@@ -11,7 +11,12 @@ _AGAIN = "Ask for a fresh challenge and answer that one."
 _OURS = "Look at the verifier's own log; report it to the developers with the lines found there."
 
 _HTTP = {
-    "http.size": ("The request's body is larger than it may be.", "Send less.", False, _DEV),
+    "http.size": (
+        "The request's body is larger than it may be.",
+        "Send less; evidence with a long measurement list needs a challenge that is still open.",
+        False,
+        _DEV,
+    ),
     "http.type": ("The request's body is of a type that is not read here.", "Send application/cbor.", False, _DEV),
     "http.rate": ("Too many requests that name nobody known.", "Wait a second.", True, _ADMIN),
     "http.path": ("There is nothing at this address.", "Use software of the same release.", False, _DEV),

@@ -122,7 +122,7 @@ class Door:
             address = address_of(request)
             if self._verifier.throttle.is_exhausted(address):
                 raise Untrusted("http.rate", "too many requests that name nobody known")
-            body = await read_body(request, api.MAX_BODY[path])
+            body = await read_body(request, self._most(path, request))
             self._health.require()
             answer = await act(self._verifier, body, address)
             if isinstance(answer, Denial):
@@ -132,6 +132,13 @@ class Door:
             return Response(answer.to_bytes(), media_type=api.CBOR_TYPE)
 
         return self.guard(endpoint)
+
+    def _most(self, path: str, request: Request) -> int:
+        """How large a body may be: large ones have a measurement list in them, and answer an open challenge."""
+        most = api.MAX_BODY[path]
+        if most <= api.UNNAMED_BODY or self._verifier.awaits(_named(request)):
+            return most
+        return api.UNNAMED_BODY
 
     def guard(self, endpoint: Endpoint) -> Endpoint:
         """``endpoint``, with every error turned into a problem. The outermost handler: what nobody expected is a no."""
@@ -157,6 +164,14 @@ class Door:
     def _problem(self, status: int, error: InterlockError) -> Response:
         self._verifier.metrics.problems.labels(error.reason).inc()
         return problem(status, error)
+
+
+def _named(request: Request) -> bytes:
+    """The nonce of the challenge that a request says it answers; empty where it names none."""
+    try:
+        return bytes.fromhex(request.headers.get(api.CHALLENGE_HEADER, ""))
+    except ValueError:
+        return b""
 
 
 def problem(status: int, error: InterlockError) -> Response:

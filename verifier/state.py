@@ -267,6 +267,11 @@ class Verifier:
         )
         return challenge, node
 
+    def awaits(self, nonce: bytes) -> bool:
+        """Whether ``nonce`` is of a challenge that is open: issued to a node, in time, and not answered yet."""
+        row = self.store.challenge(nonce) if nonce else None
+        return row is not None and row.redeemed is None and row.expires > self.clock.now()
+
     def known(self, nonce: bytes, node: NodeRecord) -> KnownHost:
         """What was known of ``node`` when the challenge ``nonce`` was issued. Raises as :meth:`asked`."""
         known = self._open.get(nonce)

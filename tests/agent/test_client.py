@@ -4,7 +4,7 @@ import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -20,8 +20,10 @@ from agent.client import Denied, Pinned, Rejected, Unreachable, Verifier, see_ce
 from attestation import api
 from attestation.challenge import Challenge
 from attestation.errors import InterlockError, Malformed
+from attestation.evidence import Cmw, sign_evidence
 from attestation.grant import Authorization
 from attestation.problem import DENIAL_TYPE, PROBLEM_TYPE, Denial, Problem, Refusal
+from tests.attestation.examples import EVIDENCE, HOLDER, NONCE, TPM_RECORD
 
 CHALLENGE = Challenge(expires_in=30, bank=11, audience="v", pcrs=(0,), issued=1, nonce=bytes(32))
 DENIAL = Denial(record=b"r", receipt=b"s", klass="hard", reasons=(Refusal.of("authz.role"), Refusal.of("code.unknown")))
@@ -55,6 +57,7 @@ class Server:
     def __init__(self, folder: Path, made: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> None:
         self.answer = Answer()
         self.asked: list[tuple[str, str, bytes]] = []
+        self.named: str | None = None
         server = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -63,6 +66,7 @@ class Server:
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers.get("content-length", "0")))
                 server.asked.append((self.path, self.headers.get("content-type", ""), body))
+                server.named = self.headers.get(api.CHALLENGE_HEADER)
                 answer = server.answer
                 threading.Event().wait(answer.after)
                 self.send_response(answer.status)
@@ -258,6 +262,16 @@ def test_every_question_has_its_place(server: Server, name: str) -> None:
     with client(server.url, PINNED) as verifier:
         assert ask(verifier) == b"answer"
     assert [(asked[0], asked[1]) for asked in server.asked] == [(path, kind)]
+
+
+def test_large_evidence_names_the_challenge_that_it_answers(server: Server) -> None:
+    server.answer = Answer(200, b"answer")
+    for size, named in ((10, None), (api.UNNAMED_BODY, NONCE.hex())):
+        record = replace(TPM_RECORD, ima=bytes(size))
+        collection = {"tpm": Cmw(EVIDENCE.collection["tpm"].type, record.to_bytes())}
+        with client(server.url, PINNED) as verifier:
+            verifier.renew(sign_evidence(replace(EVIDENCE, collection=collection), HOLDER))
+        assert server.named == named
 
 
 def test_a_hint_is_waited_for(server: Server) -> None:

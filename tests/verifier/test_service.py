@@ -182,6 +182,34 @@ def test_a_body_that_grows_too_large_is_cut_off(shared: Running) -> None:
     assert shared.problem(response).reason == "http.size"
 
 
+NAMED: dict[str, tuple[Callable[[bytes], str | None], bool]] = {
+    "no challenge": (lambda _: None, False),
+    "an open challenge": (lambda nonce: nonce.hex(), True),
+    "another challenge": (lambda nonce: nonce[::-1].hex(), False),
+    "half a challenge": (lambda nonce: nonce[:16].hex(), False),
+    "no hexadecimal": (lambda _: "zz", False),
+    "an empty name": (lambda _: "", False),
+}
+
+
+@pytest.mark.parametrize(("name", "is_read"), NAMED.values(), ids=NAMED)
+def test_a_large_body_is_read_for_an_open_challenge_alone(
+    shared: Running, name: Callable[[bytes], str | None], *, is_read: bool
+) -> None:
+    large, path = bytes(api.UNNAMED_BODY + 1), api.RENEW
+
+    def reason(body: bytes) -> str:
+        shared.hall.hands.time += 1  # the throttle lets go
+        return shared.problem(shared.http.post(path, content=body, headers=headers)).reason
+
+    named = name(shared.challenge().nonce)
+    headers = {"content-type": api.COSE_TYPE} | ({} if named is None else {api.CHALLENGE_HEADER: named})
+    assert (reason(large) != "http.size") == is_read
+    assert reason(bytes(api.MAX_BODY[path] + 1)) == "http.size"
+    shared.hall.hands.time += 31
+    assert reason(large) == "http.size"
+
+
 def test_garbage_in_a_strangers_envelope_is_refused_everywhere(shared: Running) -> None:
     evidence = sign1(shared.hall.person, typ="application/interlock-evidence+cose", payload=b"\xa0")
     assert shared.problem(shared.post(api.RENEW, evidence, api.COSE_TYPE)).reason == "wire.missing"
