@@ -29,6 +29,7 @@ from attestation.tpm.structures import ALG_SHA256
 from fixtures.impostor import lengthen
 from tests.agent.holding import UID
 from tests.agent.house import PEER, House, Submission
+from tests.attestation.examples import TPM_LEASE
 from tests.verifier.hall import payload
 
 pytestmark = pytest.mark.root
@@ -230,7 +231,7 @@ GRANTS: dict[str, tuple[str, Callable[[House], Callable[[Authorization], Authori
         lambda _: lambda a: replace(a, grant=sign_grant(Grant.from_bytes(payload(a.grant)), FORGER, ())),
     ),
     "no grant at all": ("cbor.syntax", lambda _: lambda a: replace(a, grant=b"\xff")),
-    "the lease in its place": ("cose.typ", lambda _: lambda a: replace(a, grant=a.lease)),
+    "the lease in its place": ("cose.header.unprotected", lambda _: lambda a: replace(a, grant=a.lease)),
     "another profile": ("grant.profile", lambda h: regrant(h, profile="tag:interlock,2026:grant/2")),
     "another issuer": ("grant.issuer", lambda h: regrant(h, issuer="elsewhere")),
     "another node": ("grant.node", lambda h: regrant(h, node="other")),
@@ -256,7 +257,32 @@ LEASES: dict[str, tuple[str, Callable[[House], Callable[[bytes], bytes]]]] = {
     "for another challenge": ("lease.nonce", lambda h: relicence(h, nonce=b"n" * 32)),
     "tampered": ("cose.signature", lambda _: lambda token: token[:-1] + bytes([token[-1] ^ 1])),
     "not a lease": ("cbor.syntax", lambda _: lambda token: b"\xff"),
+    "without its policy signature": ("lease.tpm", lambda h: reapprove(h, lambda _: None)),
+    "with half a policy signature": ("lease.tpm", lambda h: reapprove(h, lambda signature: signature[:32])),
+    "with a policy signature of zeros": ("lease.approval", lambda h: reapprove(h, lambda _: bytes(64))),
+    "approved by another key": ("lease.approval", lambda h: reapprove(h, FORGER.sign)),
+    "that the TPM would hold longer": ("lease.approval", lambda h: relicence(h, tpm=replace(TPM_LEASE, until=10**9))),
+    "that the TPM would not hold": (
+        "lease.tpm",
+        lambda h: (
+            lambda token: sign_lease(
+                replace(Lease.from_bytes(payload(token)), tpm=None), h.hall.verifier.keys.grant, ()
+            )
+        ),
+    ),
 }
+
+
+def reapprove(house: House, change: Callable[[bytes], bytes | None]) -> Callable[[bytes], bytes]:
+    """The verifier's lease, with another policy signature beside it, where nothing protects it."""
+
+    def changed(token: bytes) -> bytes:
+        key = house.hall.verifier.keys.grant
+        approval = approval_of(read_lease(token, key.public))
+        assert approval is not None
+        return sign_lease(Lease.from_bytes(payload(token)), key, (), change(approval))
+
+    return changed
 
 
 def _other_record(house: House) -> bytes:
@@ -296,6 +322,7 @@ def test_a_replayed_grant_starts_nothing(house: House) -> None:
         grant = Grant.from_bytes(payload(answer.grant))
         house.host.journal.burn(Run(grant.id, "earlier", UID, bytes(32), (), 1))
         house.host.journal.finish(grant.id, b"r")
+        house.host.journal.sign(grant.id, b"r")
         house.host.journal.delivered(grant.id, b"r")
         return answer
 
