@@ -22,9 +22,7 @@ from attestation.cose import PublicKey
 from attestation.enrol import EnrolChallenge, Enrolled, EnrolProof, EnrolRequest, EnrolToken, VerifierKeys, verify_keys
 
 
-def enrol(
-    text: str, url: str | None, tpm: Tpm, state: State, *, tpm_lease: bool = True
-) -> tuple[Enrolment, Enrolled]:
+def enrol(text: str, url: str | None, tpm: Tpm, state: State, *, tpm_lease: bool = True) -> tuple[Enrolment, Enrolled]:
     """Enrol this host with the one-time token ``text``; ``url`` replaces the token's where the route differs.
 
     ``tpm_lease``: whether the TPM itself is to enforce leases.
