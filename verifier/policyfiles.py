@@ -23,8 +23,19 @@ from typing import Any
 
 from attestation.decision import Facts, Usage, decide
 from attestation.errors import InterlockError, Malformed
-from attestation.policy import BANKS, Policy, PolicyBundle, Rule, check_valid, check_visible, parse_schema, read_rules
+from attestation.policy import (
+    BANKS,
+    Policy,
+    PolicyBundle,
+    Rule,
+    Settings,
+    check_valid,
+    check_visible,
+    parse_schema,
+    read_rules,
+)
 from attestation.reasons import explain
+from attestation.reference import IMA_PCR
 from verifier import gpupolicy
 
 PROTECTED = "protected.cedar"
@@ -34,6 +45,7 @@ SETTINGS = "settings.toml"
 _NAMES = frozenset({"lease_seconds", "hold_seconds", "bank", "pcrs", "protected_sha256", "checks"})
 _MAX_FILE = 1 << 18
 _PLACE = re.compile(r"(?P<file>[^/:\s]+\.(?:cedar|toml|cedarschema)):(?:(?P<line>\d+):)? *")
+_OF_THE_BOOT = (*range(10), 14)
 _TOML_LINE = re.compile(r"\(at line (\d+), column \d+\)")
 
 _EXAMPLE = Facts(
@@ -128,6 +140,7 @@ def lint(directory: Path) -> list[Finding]:
         *_lint_rules(directory),
         *_lint_pin(directory, bundle),
         *_lint_gpu(directory, bundle),
+        *_lint_logs(directory, bundle.settings),
     ]
     if not found:
         found = list(_lint_whole(bundle))
@@ -266,11 +279,29 @@ def _lint_pin(directory: Path, bundle: PolicyBundle) -> Iterator[Finding]:
 def _lint_gpu(directory: Path, bundle: PolicyBundle) -> Iterator[Finding]:
     """GPU evidence that is required, and that nothing could satisfy."""
     if "gpu" in bundle.settings.required and (bundle.gpu is None or not bundle.gpu.expected):
-        lines = _read(directory / SETTINGS).split("\n")
-        number = next((n for n, line in enumerate(lines, start=1) if re.match(r"\s*gpu\s*=", line)), 0)
+        number = _line_of(directory, "gpu")
         missing = f"there is no {gpupolicy.FILE}" if bundle.gpu is None else f"{gpupolicy.FILE} names no pool"
         problem = f"GPU evidence is required, and {missing}: every request is denied"
         yield Finding(SETTINGS, number, "gpu.policy.none", problem, explain("gpu.policy.none").fix)
+
+
+def _lint_logs(directory: Path, settings: Settings) -> Iterator[Finding]:
+    """Logs that are required, and that no quote of these PCRs could prove."""
+    if "ima" in settings.required and IMA_PCR not in settings.pcrs:
+        problem = "the measurement list is required, and pcrs lacks 10: every request is denied"
+        yield Finding(
+            SETTINGS, _line_of(directory, "ima"), "tpm.ima.unquoted", problem, explain("tpm.ima.unquoted").fix
+        )
+    if "event-log" in settings.required and not set(settings.pcrs) & set(_OF_THE_BOOT):
+        problem = "the event log is required, and pcrs has none that it explains"
+        fix = "Add PCRs of the boot, 0 to 9 or 14, to pcrs in settings.toml."
+        yield Finding(SETTINGS, _line_of(directory, "event-log"), "policy.settings", problem, fix)
+
+
+def _line_of(directory: Path, name: str) -> int:
+    """The line of settings.toml that sets ``name``, 0 where none does."""
+    lines = _read(directory / SETTINGS).split("\n")
+    return next((n for n, line in enumerate(lines, start=1) if re.match(rf"\s*{name}\s*=", line)), 0)
 
 
 def _lint_whole(bundle: PolicyBundle) -> Iterator[Finding]:

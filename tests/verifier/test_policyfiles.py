@@ -78,7 +78,7 @@ def test_settings_are_taken_over(directory: Path) -> None:
     edit(directory, "settings.toml", '"sha256"', '"sha384"')
     edit(directory, "settings.toml", 'ima = "unchecked"', 'ima = "required"')
     made = load(directory).settings
-    assert (made.lease_seconds, made.hold_seconds, made.bank, made.required) == (10, 60, 0x000C, ("ima",))
+    assert (made.lease_seconds, made.hold_seconds, made.bank, made.required) == (10, 60, 0x000C, ("ima", "tpm-lease"))
 
 
 BROKEN: dict[str, tuple[Callable[[Path], object], str, str]] = {
@@ -336,3 +336,25 @@ def test_statements_lose_nothing_but_what_is_no_code(text: str) -> None:
     assert "".join(s.text for s in found) == text[: len("".join(s.text for s in found))]
     rest = text[len("".join(s.text for s in found)) :]
     assert all(not line.strip() or line.strip().startswith("//") for line in rest.split("\n"))
+
+
+REQUIRED_LOGS = {
+    "a list without PCR 10": ("ima", "[0, 1, 7]", "tpm.ima.unquoted"),
+    "an event log of other PCRs": ("event-log", "[10, 11]", "policy.settings"),
+}
+"""A check that is required, the PCRs that are asked for, and the code of the finding."""
+
+
+@pytest.mark.parametrize(("check", "pcrs", "code"), REQUIRED_LOGS.values(), ids=REQUIRED_LOGS)
+def test_a_log_that_is_required_and_cannot_be_proven_is_found(
+    directory: Path, check: str, pcrs: str, code: str
+) -> None:
+    settings = directory / "settings.toml"
+    text = settings.read_text(encoding="utf-8").replace(f'{check} = "unchecked"', f'{check} = "required"')
+    settings.write_text(text, encoding="utf-8")
+    line = text.split("\n").index(f'{check} = "required"') + 1
+    edit(directory, "settings.toml", "pcrs = [0, 1, 2, 3, 4, 5, 7, 8, 9]", f"pcrs = {pcrs}")
+    (finding,) = lint(directory)
+    assert (finding.file, finding.line, finding.code) == ("settings.toml", line, code)
+    edit(directory, "settings.toml", f"pcrs = {pcrs}", "pcrs = [0, 7, 10]")
+    assert lint(directory) == []
