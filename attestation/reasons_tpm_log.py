@@ -48,12 +48,6 @@ LOG_FORM = {
         False,
         _ADMIN,
     ),
-    "tpm.log.aggregate": (
-        "The IMA list was begun on another boot than the boot log tells of.",
-        "Send both lists of the running boot.",
-        False,
-        _ADMIN,
-    ),
 }
 
 QUIRKS = {

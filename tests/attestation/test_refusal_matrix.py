@@ -1,12 +1,12 @@
-"""Rows 1-23, 27 and 28 of the refusal matrix, each as one named test with the reason code that the whole path gives.
+"""The refusal matrix: 60 rows, each with one named test and the reason code that its path gives.
 
-Rows 1-17 go through :func:`attestation.appraise.appraise`: what the verifier would record. Rows 18 on are about
-enrolment. The single structures are tested in depth in tests/attestation/tpm; docs/threat-model.md lists the same rows,
-and a test keeps both lists equal.
+Here are rows 1-23, 27 and 28. Rows 1-17 go through :func:`attestation.appraise.appraise`: what the verifier would
+record. Rows 18 on are about enrolment. The single structures are tested in depth in tests/attestation/tpm. :data:`MATRIX`
+has the other rows from where their tests are; docs/threat-model.md lists the same, and a test keeps both lists equal.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,8 +15,9 @@ import pytest
 from agent.devices import DeviceError
 from attestation.claims import FAIL
 from attestation.errors import InterlockError
-from attestation.evidence import TpmRecord
+from attestation.evidence import Cmw, TpmRecord, read_evidence
 from attestation.node import ClockRecord
+from attestation.reasons import explain
 from attestation.tpm.attest import CertifyInfo, PcrSelection, QuoteInfo
 from attestation.tpm.credential import make_credential, verify_secret
 from attestation.tpm.identity import verify_ak, verify_ek
@@ -36,8 +37,10 @@ from attestation.tpm.wrapping import ENTROPY_SIZE
 from fixtures.attester import SoftTpm, public_of
 from fixtures.ca import NOT_BEFORE, TestCa, ek_profile
 from tests.attestation.examples import PCRS, SHA256
+from tests.attestation.tpm import test_eventlog_matrix, test_ima_matrix
 from tests.attestation.tpm.test_weak import weak_key
 from tests.attestation.world import CA, World, booted
+from tests.verifier import test_refusal_rows
 
 ROOT = Path(__file__).parents[2]
 P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
@@ -295,8 +298,39 @@ def test_an_honest_ek_is_accepted_and_a_foreign_root_is_not() -> None:
         )
 
 
+# --- all of them -----------------------------------------------------------------------------------------------------
+
+NOT_APPLICABLE = {58: "-", 59: "-"}
+"""Evidence of a CPU's own (SEV-SNP, TDX, virtual TPMs bound to them): nothing appraises it, so nothing rests on it."""
+
+PLACES: tuple[Mapping[int, tuple[str, object, str]], ...] = (
+    EVIDENCE_ROWS,
+    ENROLMENT_ROWS,
+    test_eventlog_matrix.ROWS,
+    test_ima_matrix.ROWS,
+    test_refusal_rows.ROWS,
+)
+MATRIX = {row: reason for place in PLACES for row, (_, _, reason) in place.items()} | NOT_APPLICABLE
+
+
+def test_every_row_is_in_one_place_and_its_reason_is_explained() -> None:
+    assert sum(map(len, PLACES)) + len(NOT_APPLICABLE) == len(MATRIX) == 60
+    assert sorted(MATRIX) == list(range(1, 61))
+    assert all(explain(reason).fix for row, reason in MATRIX.items() if row not in NOT_APPLICABLE)
+
+
+def test_what_is_not_applicable_is_refused_as_unknown() -> None:
+    """A report of a CPU's own in the evidence is never left out in silence."""
+    world = World()
+    honest, _ = read_evidence(world.evidence())
+    for name in ("snp", "tdx", "cpu0"):
+        collection = {**honest.collection, name: Cmw("application/octet-stream", b"report")}
+        failed = world.failure(world.evidence(collection=collection))
+        assert failed.reason == "evidence.unknown-record"
+
+
 def test_the_threat_model_lists_the_same_rows() -> None:
     text = (ROOT / "docs" / "threat-model.md").read_text(encoding="utf-8")
-    listed = {int(n): reason for n, reason in re.findall(r"^\| (\d+) \|.*\| `([a-z0-9.-]+)` \|", text, re.MULTILINE)}
-    tested = {row: reason for row, (_, _, reason) in (EVIDENCE_ROWS | ENROLMENT_ROWS).items()}
-    assert listed == tested
+    listed = re.findall(r"^\| (\d+) \|.*\| (?:`([a-z0-9.-]+)`|-) \|$", text, re.MULTILINE)
+    assert [int(number) for number, _ in listed] == list(range(1, 61))
+    assert {int(number): reason or "-" for number, reason in listed} == MATRIX

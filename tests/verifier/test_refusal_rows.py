@@ -1,8 +1,8 @@
 """Rows 24-26, 54-57 and 60 of the refusal matrix, through the functions of the service on a real store.
 
 In each row all else is honest: hosts are enrolled, evidence is truly quoted and signed. ``ROWS`` names each row's
-test, ``MORE`` has further variants. What is done ends in a refusal by exception, in a denial that is in the log with its
-receipt, or in an answer over HTTP; the reason is compared, and nothing was issued.
+test, ``MORE`` has further variants. What is done ends in a refusal by exception, in a denial that is in the log with
+its receipt, or in an answer over HTTP; the reason is compared, and nothing was issued.
 """
 
 import asyncio

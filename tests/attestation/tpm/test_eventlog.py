@@ -6,9 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from attestation.errors import InterlockError, Malformed, Untrusted
+from attestation.errors import Malformed, Untrusted
 from attestation.tpm.boot import kinds
-from attestation.tpm.boot.aggregate import boot_aggregates, check_boot_aggregates
 from attestation.tpm.eventlog import (
     MAX_DATA,
     MAX_EVENTS,
@@ -403,42 +402,6 @@ def test_nothing_else_is_assumed(name: str) -> None:
     NOT_ASSUMED[name](maker)
     with pytest.raises(Untrusted, match=r"^tpm\.log\.mismatch"):
         prove(read_event_log(maker.to_bytes()), SHA256, quoted, assume_exit=True)
-
-
-# --- the join with IMA ------------------------------------------------------------------------------------------------
-
-
-def test_the_boot_aggregate_of_this_boot() -> None:
-    values = honest().values()
-    eight = hashlib.sha256(b"".join(values[pcr] for pcr in range(8))).digest()
-    ten = hashlib.sha256(b"".join(values[pcr] for pcr in range(10))).digest()
-    assert boot_aggregates(values, SHA256) == (eight, ten)
-    assert boot_aggregates({pcr: values[pcr] for pcr in values if any(values[pcr])}, SHA256) == (eight, ten)
-    check_boot_aggregates([ten], values, SHA256)
-    check_boot_aggregates([ten, ten], values, SHA256)
-
-
-OTHER_BOOT = honest().replace(b"EFI PART", b"EFI PART" + bytes(90)).values()
-AGGREGATES: dict[str, tuple[list[bytes], int, str]] = {
-    "none": ([], SHA256, "tpm.log.aggregate"),
-    "of another boot": ([boot_aggregates(OTHER_BOOT, SHA256)[1]], SHA256, "tpm.log.aggregate"),
-    "zero": ([bytes(32)], SHA256, "tpm.log.aggregate"),
-    "one after a kexec is of another boot": (
-        [boot_aggregates(honest().values(), SHA256)[1], boot_aggregates(OTHER_BOOT, SHA256)[1]],
-        SHA256,
-        "tpm.log.aggregate",
-    ),
-    "cut short": ([boot_aggregates(honest().values(), SHA256)[1][:20]], SHA256, "tpm.log.aggregate"),
-    "of a bank that nobody computes": ([bytes(32)], 0x12, "tpm.log.bank"),
-}
-
-
-@pytest.mark.parametrize("name", AGGREGATES)
-def test_a_boot_aggregate_that_is_not_of_this_boot(name: str) -> None:
-    found, bank, reason = AGGREGATES[name]
-    with pytest.raises(InterlockError) as caught:
-        check_boot_aggregates(found, honest().values(), bank)
-    assert caught.value.reason == reason
 
 
 def test_the_maker_agrees_with_the_layout_in_the_specification() -> None:

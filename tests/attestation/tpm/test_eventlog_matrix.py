@@ -4,17 +4,21 @@ In each row somebody either *edits* the log of the honest boot, so that the quot
 else, so that log and quote agree. ``ROWS`` names the row's test; ``MORE`` has further variants of the same rows.
 """
 
+import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
 from attestation.errors import InterlockError
 from attestation.reasons import explain
 from attestation.tpm.boot import kinds
-from attestation.tpm.boot.aggregate import boot_aggregates, check_boot_aggregates
 from attestation.tpm.boot.tagged import read_tagged
 from attestation.tpm.boot.variables import CERT_SHA256, CERT_X509, SECURITY, SHIM
 from attestation.tpm.eventlog import prove
+from attestation.tpm.ima.appraise import verify_ima
+from attestation.tpm.ima.replay import boot_aggregates
+from tests.attestation.tpm.ima.lists import AGGREGATED, Host, compiled
 from tests.attestation.tpm.logs import (
     OWNER,
     REVOKED,
@@ -89,9 +93,11 @@ def other_boot() -> object:
 
 def other_list() -> object:
     """An IMA list that was begun on another boot."""
-    maker = honest().replace("Boot0001", variable("Boot0001", b"another"))
-    check_boot_aggregates([boot_aggregates(maker.values(), SHA256)[1]], QUOTED, SHA256)
-    return None
+    values = honest().replace("Boot0001", variable("Boot0001", b"another")).values()
+    begun = hashlib.sha256(b"".join(values[pcr] for pcr in range(10))).digest()
+    host, policy = Host([replace(AGGREGATED, digest=begun)]), compiled()
+    subject = host.subject(aggregates=boot_aggregates({SHA256: QUOTED}))
+    return verify_ima(host.binary(), subject, host.begin(policy), policy)
 
 
 def masked(log: LogMaker) -> None:
@@ -161,7 +167,7 @@ ROWS: dict[int, tuple[str, Act, str]] = {
         raw(old_event(0, kinds.NO_ACTION, bytes(20), spec_id(((SHA256, 32),), count=0xFFFFFFFF))),
         "tpm.log.spec-id",
     ),
-    41: ("an IMA list of another boot", other_list, "tpm.log.aggregate"),
+    41: ("an IMA list of another boot", other_list, "tpm.ima.boot-aggregate"),
     42: (
         "a dbx whose list is longer than the event",
         booted(lambda log: log.replace("dbx", variable("dbx", DBX[-100:-1], SECURITY))),
