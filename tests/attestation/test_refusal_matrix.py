@@ -1,7 +1,7 @@
 """The refusal matrix: 60 rows, each with one named test and the reason code that its path gives.
 
 Here are rows 1-23, 27 and 28. Rows 1-17 go through :func:`attestation.appraise.appraise`: what the verifier would
-record. Rows 18 on are about enrolment. The single structures are tested in depth in tests/attestation/tpm. :data:`MATRIX`
+record. Rows 18 on are about enrolment. Single structures are tested in depth in tests/attestation/tpm. :data:`MATRIX`
 has the other rows from where their tests are; docs/threat-model.md lists the same, and a test keeps both lists equal.
 """
 
