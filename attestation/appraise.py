@@ -72,6 +72,7 @@ from attestation.tpm.enforced import CHECK as TPM_LEASE
 from attestation.tpm.identity import verify_ak, verify_holder
 from attestation.tpm.quote import verify_quote
 from attestation.tpm.structures import Public
+from attestation.workload import WorkloadEntry
 
 __all__ = ["NO_DEVICES", "Followed", "Read", "Subject", "appraise", "appraise_and_follow"]
 
@@ -95,7 +96,8 @@ def appraise(token: bytes | Read, subject: Subject, *, verifier: VerifierId) -> 
 
 @dataclass(frozen=True, slots=True)
 class Followed:
-    """Claims; what is proven of the host by now; and the event log that explains its quote, where one was looked at.
+    """Claims; what is proven of the host by now; the event log that explains its quote, where one was looked at; and
+    the jobs that were measured since, whose grants only the verifier knows.
 
     There is no progress where a check of the host failed, and only who accepts the claims may keep it.
     """
@@ -103,6 +105,7 @@ class Followed:
     claims: Claims
     progress: HostProgress | None = None
     event_log: bytes | None = None
+    jobs: tuple[WorkloadEntry, ...] = ()
 
 
 def appraise_and_follow(token: bytes | Read, subject: Subject, *, verifier: VerifierId) -> Followed:
@@ -119,7 +122,7 @@ def appraise_and_follow(token: bytes | Read, subject: Subject, *, verifier: Veri
         assurance=min(subject.node.assurance, devices.assurance, key=_WEAKEST_FIRST.index),
         binding=devices.binding,
     )
-    return Followed(claims) if tpm.failures else Followed(claims, bench.progress, bench.log)
+    return Followed(claims) if tpm.failures else Followed(claims, bench.progress, bench.log, bench.jobs)
 
 
 def _appraise_devices(records: Sequence[tuple[str, Cmw]], subject: Subject) -> GpuResult:

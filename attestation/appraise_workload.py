@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from attestation.bench import Bench
 from attestation.tpm.identity import verify_ak
-from attestation.workload import Granted, Proven, verify_workload
+from attestation.workload import Granted, Proven, read_entries, verify_workload
 
 
 def workload(bench: Bench) -> None:
@@ -25,3 +25,5 @@ def workload(bench: Bench) -> None:
     )
     bench.progress = replace(known, workload_count=proven.count, workload_value=proven.value)
     bench.facts["workload.jobs"] = str(proven.count)
+    shown = () if bench.record.workload is None else read_entries(bench.record.workload.entries)
+    bench.jobs = shown[len(shown) - (proven.count - known.workload_count) :]

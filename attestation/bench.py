@@ -21,6 +21,7 @@ from attestation.reference import USABLE, Approval, Baseline, BootReference, Ima
 from attestation.tpm.ima.policy import CompiledPolicy
 from attestation.tpm.quote import Quote
 from attestation.tpm.structures import Public
+from attestation.workload import WorkloadEntry
 
 Read = tuple[Evidence, UntrustedSign1]
 """What :func:`attestation.evidence.read_evidence` makes of a token: read, and not believed."""
@@ -54,8 +55,8 @@ class Subject:
 class Bench:
     """What the checks have established so far, each part set by the check that proves it.
 
-    ``progress`` is what is proven of this boot by now, ``log`` the event log that explains the quote, and ``cmdline``
-    the kernel's command line, where the log proves it.
+    ``progress`` is what is proven of this boot by now, ``log`` the event log that explains the quote, ``cmdline`` the
+    kernel's command line, where the log proves it, and ``jobs`` what was measured since the progress that was known.
     """
 
     token: bytes | Read
@@ -66,6 +67,7 @@ class Bench:
     devices: Sequence[tuple[str, Cmw]] = ()
     log: bytes | None = None
     cmdline: bytes | None = None
+    jobs: tuple[WorkloadEntry, ...] = ()
     evidence: Evidence = field(init=False)
     record: TpmRecord = field(init=False)
     holder: Public = field(init=False)

@@ -70,6 +70,12 @@ TPM_WORKLOAD = {
         False,
         _ADMIN,
     ),
+    "tpm.workload.unknown": (
+        "The TPM holds a job for which this host had no grant, or other code than its grant is for.",
+        _RESTART,
+        False,
+        _ADMIN,
+    ),
     "tpm.workload.measured": (
         "Code or environment that was measured is not what was granted.",
         _FORGED,

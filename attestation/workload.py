@@ -28,7 +28,7 @@ same list. Source: TCG TPM 2.0 Library, Part 2, 10.12.8 and 13.5, Part 3, 31.10 
 (16) a renewal shows the entry of its own grant, with the code and the environment that were granted
                                                                 tpm.workload.missing, tpm.workload.measured
 
-Absent on purpose: whether other entries are of grants that were given (the verifier knows, a pure function does not).
+Absent on purpose: whether other entries are of grants that were given (`verifier.measured` asks).
 Whoever holds the owner's authorisation can undefine the index and repeat known entries; what that hides is an entry
 that no quote has covered yet, never one that was proven: docs/workload.md.
 """

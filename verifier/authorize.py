@@ -23,6 +23,7 @@ from verifier.gather import gather, note_used
 from verifier.issue import grant_unit, make_grant, make_lease, sign
 from verifier.judge import Case, Judgement, judge
 from verifier.ledger import Reserved
+from verifier.measured import only_granted
 from verifier.permit import check_policy_key
 from verifier.secrets import asked_for, release
 from verifier.state import Verifier
@@ -56,7 +57,7 @@ async def authorize(verifier: Verifier, asked: AuthorizationRequest) -> Authoriz
             known=verifier.known(evidence.nonce, node),
             secrets=asked_for(verifier, intent),
         )
-        return judge(case, verifier.id)  # (4)
+        return only_granted(verifier, judge(case, verifier.id))  # (4)
 
     answer = await reconsider(verifier, look, lambda judged: settle(verifier, judged, cti))
     if not isinstance(answer, Denial):

@@ -34,6 +34,7 @@ from attestation.problem import Refusal
 from attestation.progress import HostProgress
 from attestation.tpm.enforced import is_enforced
 from attestation.tpm.structures import Public
+from attestation.workload import WorkloadEntry
 from verifier.changes import (
     Change,
     ExpectActive,
@@ -103,7 +104,8 @@ _UNUSABLE = frozenset({"challenge.redeemed", "challenge.expired", "challenge.nod
 class Judgement:
     """What came out of a case. ``details`` says what was seen, by reason code; ``burns`` that the challenge is used.
 
-    ``progress`` is what is proven of the host by now, ``event_log`` the log that explains its quote.
+    ``progress`` is what is proven of the host by now, ``event_log`` the log that explains its quote, ``jobs`` what its
+    TPM has measured since the progress that was known.
     """
 
     case: Case
@@ -114,6 +116,7 @@ class Judgement:
     burns: bool = True
     progress: HostProgress | None = None
     event_log: bytes | None = None
+    jobs: tuple[WorkloadEntry, ...] = ()
 
     @property
     def proven(self) -> bool:
@@ -182,8 +185,12 @@ class Judgement:
 
     @property
     def refusals(self) -> tuple[Refusal, ...]:
-        """Every reason of a denial explained: the operator's own advice where a policy decided."""
+        """Every reason of a denial explained: the operator's own advice where a policy decided.
+
+        That a required check was not passed comes last: where it failed, another reason says what was seen.
+        """
         advice = self.case.force.policy.advice(self.decision.reasons, self.decision.determining)
+        advice = tuple(sorted(advice, key=lambda pair: (pair[0].startswith("policy.required."), pair)))
         return tuple(Refusal.of(code, detail=self.details.get(code, ""), fix=fix) for code, fix in advice)
 
     def archive(self) -> dict[str, bytes]:
@@ -268,6 +275,7 @@ def judge(case: Case, verifier: VerifierId) -> Judgement:
         details,
         progress=followed.progress,
         event_log=followed.event_log,
+        jobs=followed.jobs,
     )
     for reason, asked in _NOT_YET.items():  # (4)
         if asked(case.intent):

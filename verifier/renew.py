@@ -29,6 +29,7 @@ from verifier.gather import gather, note_used
 from verifier.issue import lease_unit, make_lease, sign
 from verifier.judge import Case, Judgement, judge
 from verifier.ledger import Reserved
+from verifier.measured import only_granted
 from verifier.permit import check_policy_key
 from verifier.secrets import asked_for
 from verifier.state import Granted, Unwell, Verifier
@@ -68,7 +69,8 @@ async def renew(verifier: Verifier, token: bytes) -> bytes | Denial:
             known=verifier.known(evidence.nonce, node),
             secrets=asked_for(verifier, granted.intent),
         )
-        return _still_granted(judge(case, verifier.id), verifier.job(cti), granted)  # (2) (3)
+        judged = only_granted(verifier, judge(case, verifier.id))  # (2)
+        return _still_granted(judged, verifier.job(cti), granted)  # (3)
 
     answer = await reconsider(verifier, look, lambda judged: _settle(verifier, judged, verifier.job(cti)))
     if not isinstance(answer, Denial):

@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from attestation.appraise import appraise_and_follow
+from attestation.appraise import Followed, appraise_and_follow
 from attestation.bench import Subject
-from attestation.claims import FAIL, NOT_RUN, PASS, Claims
+from attestation.claims import FAIL, NOT_RUN, PASS
 from attestation.decision import HARD, decide
 from attestation.progress import HostProgress, boot_of
 from attestation.workload import WorkloadEntry, replay
@@ -32,7 +32,7 @@ def world(count: int = 3, grant: bytes | None = None) -> World:
     return made
 
 
-def followed(host: World, known: HostProgress | None, token: bytes | None = None) -> tuple[Claims, HostProgress | None]:
+def followed(host: World, known: HostProgress | None, token: bytes | None = None) -> Followed:
     subject: Subject = replace(host.subject, progress=known)
     return appraise_and_follow(host.evidence() if token is None else token, subject, verifier=VERIFIER)
 
@@ -41,16 +41,18 @@ def followed(host: World, known: HostProgress | None, token: bytes | None = None
 @pytest.mark.parametrize("known", [None, knowing(0), knowing(2), knowing(3), knowing(2, boot_of(0, 4))])
 def test_what_is_proven_goes_on(known: HostProgress | None, grant: bytes | None) -> None:
     host = world(grant=grant)
-    claims, progress = followed(host, known)
+    found = followed(host, known)
     count = 3 if grant is None else 4
-    assert claims.submods["tpm"].facts["workload.jobs"] == str(count)
-    assert progress == HostProgress(boot=BOOT, workload_count=count, workload_value=replay(host.jobs.entries))
+    assert found.claims.submods["tpm"].facts["workload.jobs"] == str(count)
+    seen = 0 if known is None or known.boot != BOOT else known.workload_count
+    assert found.jobs == tuple(host.jobs.entries[seen:]), "what is new, for the verifier to look up"
+    assert found.progress == HostProgress(boot=BOOT, workload_count=count, workload_value=replay(host.jobs.entries))
 
 
 def test_a_host_that_has_run_nothing_shows_nothing() -> None:
-    claims, progress = followed(World(), None)
-    assert claims.failures == ()
-    assert progress == HostProgress(boot=BOOT)
+    found = followed(World(), None)
+    assert found.claims.failures == ()
+    assert (found.progress, found.jobs) == (HostProgress(boot=BOOT), ())
 
 
 Spoil = Callable[[World], bytes]
@@ -103,9 +105,10 @@ REFUSED: dict[str, tuple[bytes | None, Spoil, str]] = {
 def test_what_is_not_continued_is_refused(name: str) -> None:
     grant, spoil, reason = REFUSED[name]
     host = world(grant=grant)
-    claims, progress = followed(host, knowing(2), spoil(host))
-    (failed,) = claims.failures
-    assert (failed.name, failed.reason, progress) == ("tpm.workload", reason, None)
+    found = followed(host, knowing(2), spoil(host))
+    (failed,) = found.claims.failures
+    assert (failed.name, failed.reason) == ("tpm.workload", reason)
+    assert (found.progress, found.jobs) == (None, ())
 
 
 def test_it_is_not_made_where_an_earlier_check_failed() -> None:

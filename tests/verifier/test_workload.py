@@ -1,6 +1,6 @@
 """What a verifier keeps of the jobs that a host's TPM has measured, and what it does with a host that shows others."""
 
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -8,11 +8,14 @@ import pytest
 from attestation.decision import HARD
 from attestation.grant import Grant
 from attestation.intent import Intent
+from attestation.log import Record
 from attestation.problem import Denial
 from attestation.progress import boot_of
 from attestation.workload import WorkloadEntry, replay
 from tests.verifier.hall import CODE, ENVIRONMENT, Hall, Host, allowed, denied
 from verifier.renew import renew
+
+Making = Callable[[Hall, Host, Grant], Awaitable[WorkloadEntry]]
 
 
 @pytest.fixture
@@ -150,5 +153,52 @@ def test_a_host_that_hides_its_job_is_denied_hard(hall: Hall, hidden: str) -> No
         denial = await refused(hall, host, grant, intent)
         assert (denial.codes, denial.klass) == ((reasons[hidden],), HARD)
         assert hall.verifier.job(grant.id).state not in ("issued", "running"), "a hard denial is final"
+
+    hall.run(act())
+
+
+async def unknown(hall: Hall, host: Host, grant: Grant) -> WorkloadEntry:
+    return WorkloadEntry(b"u" * 16, CODE, ENVIRONMENT)
+
+
+async def of_a_denied_request(hall: Hall, host: Host, grant: Grant) -> WorkloadEntry:
+    denial = denied(await host.ask(hall.intent(code=bytes(32))))
+    job = Record.from_bytes(denial.record).job
+    assert job is not None
+    return WorkloadEntry(job, bytes(32), ENVIRONMENT)
+
+
+async def of_another_host(hall: Hall, host: Host, grant: Grant) -> WorkloadEntry:
+    other = await hall.add_host("other")
+    theirs, _ = await granted(hall, other)
+    return entry(theirs)
+
+
+async def of_other_code(hall: Hall, host: Host, grant: Grant) -> WorkloadEntry:
+    second, _ = await granted(hall, host)
+    return WorkloadEntry(second.id, bytes(32), ENVIRONMENT)
+
+
+async def of_another_environment(hall: Hall, host: Host, grant: Grant) -> WorkloadEntry:
+    second, _ = await granted(hall, host)
+    return WorkloadEntry(second.id, CODE, bytes(32))
+
+
+@pytest.mark.parametrize("action", ["run", "renew"])
+@pytest.mark.parametrize("made", [unknown, of_a_denied_request, of_another_host, of_other_code, of_another_environment])
+def test_a_job_that_was_not_granted_is_found_whoever_listed_it(hall: Hall, made: Making, action: str) -> None:
+    """An agent in other hands measures, and lists, a job of its own."""
+
+    async def act() -> None:
+        host = await hall.furnish()
+        grant, intent = await granted(hall, host)
+        await renewed(hall, host, grant, intent)
+        host.jobs.start(await made(hall, host, grant))
+        if action == "renew":
+            denial = await refused(hall, host, grant, intent)
+        else:
+            denial = denied(await host.ask(hall.intent()))
+        assert (denial.codes, denial.klass) == (("tpm.workload.unknown",), HARD)
+        assert (await hall.verifier.challenge(host.name)).workload_next == 1, "nothing of it is kept"
 
     hall.run(act())
