@@ -131,7 +131,7 @@ def test_variant_of_the_event_log(name: str, monkeypatch: pytest.MonkeyPatch) ->
 
 
 ELSEWHERE = "row 45: begun again without a reset"
-"""The whole appraisal takes boots from the quote, so there is no other one: `test_appraise_boot.py` has what is left."""
+"""The whole appraisal takes boots from the quote, so there is no other one; `test_appraise_boot.py` has what is left."""
 
 
 @pytest.mark.parametrize("name", sorted(test_ima_matrix.MORE.keys() - {ELSEWHERE}))
