@@ -9,11 +9,12 @@ import pytest
 from attestation.bundle import Bundle, Consistency, Leaf, archived
 from attestation.challenge import Challenge
 from attestation.claims import Claims
-from attestation.cose import ES256, SoftwareSigner
+from attestation.cose import ES256, RECEIPTS, SoftwareSigner
 from attestation.decision import Facts
 from attestation.evidence import read_evidence
 from attestation.grant import Confirmation, holder_key
 from attestation.intent import read_intent, sign_intent
+from attestation.lease import Lease, read_lease, sign_lease
 from attestation.log import Record
 from attestation.node import NodeRecord, Submitter
 from attestation.report import sign_report
@@ -178,6 +179,20 @@ def asked(place: int = 0, **changes: Any) -> Change:
 
 def later_lease(made: Forger) -> None:
     made.release(1, issued=made.leases[1].issued + 1, expires=made.leases[1].expires + 1)
+
+
+def retimed(made: Forger, number: int = 1, **changes: Any) -> None:
+    """A lease that has the TPM enforce something else."""
+    honest = made.leases[number].tpm
+    assert honest is not None
+    made.release(number, tpm=replace(honest, **changes))
+
+
+def approved(bundle: Bundle) -> bytes:
+    """The first lease with what only its TPM needs."""
+    signed = read_lease(bundle.leases[0], story().keys.grant.public)
+    receipts: Any = signed.unprotected[RECEIPTS]
+    return sign_lease(Lease.from_bytes(signed.payload), story().keys.grant, tuple(receipts), bytes(64))
 
 
 def denied_unasked(made: Forger) -> None:
@@ -352,6 +367,9 @@ FORGED: Table = {
     ("leases", "cose.kid"): {
         "leases signed by somebody else": set_(lease_key=OTHER),
     },
+    ("leases", "lease.tpm"): {
+        "a policy signature in the bundle": finish(leases=lambda b: (approved(b), *b.leases[1:])),
+    },
     ("leases", "grant.receipt"): {
         "leases without receipts": set_(lease_receipts=lambda _: ()),
     },
@@ -417,9 +435,19 @@ FORGED: Table = {
     },
     ("appraisal", "bundle.agreement"): {
         "a grant of better assurance": lambda made: made.regrant(assurance="hardware"),
+        "a grant whose leases no TPM enforces": lambda made: made.regrant(tpm_lease=False),
         "a grant of a higher binding level": lambda made: made.regrant(binding="L4"),
         "a grant that leaves nothing unchecked": lambda made: made.regrant(unchecked=()),
         "a grant without the workload": granted_without_the_workload,
+    },
+    ("appraisal", "bundle.leases"): {
+        "the TPM holds the lease longer": lambda made: retimed(made, until=1 << 40),
+        "the TPM holds the lease for ever": lambda made: made.release(1, tpm=None),
+        "the TPM of another boot holds it": lambda made: retimed(made, resets=2),
+        "the TPM holds other PCR values": lambda made: retimed(made, pcr_digest=bytes(32)),
+        "the TPM holds fewer PCRs": lambda made: retimed(made, pcrs=()),
+        "the TPM holds another bank": lambda made: retimed(made, bank=0x000C),
+        "the TPM holds the first lease longer": lambda made: retimed(made, 0, until=1 << 40),
     },
     ("decision", "bundle.facts"): {
         "other facts": rewritten(0, "context", Facts, lambda f: replace(f, roles=("admin",))),

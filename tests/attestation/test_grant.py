@@ -8,11 +8,12 @@ import pytest
 from attestation.cose import EDDSA, RECEIPTS, SoftwareSigner, sign1
 from attestation.errors import InterlockError, Malformed
 from attestation.grant import TYP, Asked, Grant, sign_grant, verify_grant
-from attestation.lease import Lease, sign_lease, verify_lease
+from attestation.lease import TPM_POLICY, Lease, approval_of, read_lease, sign_lease, verify_lease
+from attestation.lease import TYP as LEASE_TYP
 from attestation.log import Record, leaf_hash, make_receipt
 from attestation.merkle import node_hash
 from attestation.report import sign_report, verify_report
-from tests.attestation.examples import GRANT, HOLDER, ID, INTENT, LEASE, NODE, REPORT, VERIFIER, digest
+from tests.attestation.examples import ENFORCED, GRANT, HOLDER, ID, INTENT, LEASE, NODE, REPORT, VERIFIER, digest
 
 LOG = SoftwareSigner.generate(EDDSA)
 OTHER = SoftwareSigner.generate(VERIFIER.public.alg)
@@ -161,6 +162,37 @@ def test_leases_follow_each_other() -> None:
     first = verify_lease(_lease(LEASE), key=VERIFIER.public, grant=ID, previous=None, nonce=LEASE.nonce)
     assert first == LEASE
     assert verify_lease(_lease(SECOND), key=VERIFIER.public, grant=ID, previous=first) == SECOND
+
+
+def test_a_tpm_enforced_lease_carries_a_policy_signature_to_its_host() -> None:
+    token = sign_lease(ENFORCED, VERIFIER, (), bytes(64))
+    assert verify_lease(token, key=VERIFIER.public, grant=ID, previous=None) == ENFORCED
+    assert approval_of(read_lease(token, VERIFIER.public)) == bytes(64)
+    assert approval_of(read_lease(_lease(ENFORCED), VERIFIER.public)) is None
+    archived = verify_lease(_lease(ENFORCED), key=VERIFIER.public, grant=ID, previous=None, archived=True)
+    assert archived == ENFORCED
+
+
+APPROVALS_REFUSED: dict[str, tuple[Lease, Any, dict[str, Any]]] = {
+    "missing": (ENFORCED, None, {}),
+    "short": (ENFORCED, bytes(63), {}),
+    "long": (ENFORCED, bytes(65), {}),
+    "empty": (ENFORCED, b"", {}),
+    "a number": (ENFORCED, 64, {}),
+    "null": (ENFORCED, ..., {}),
+    "where nothing is enforced": (LEASE, bytes(64), {}),
+    "in a bundle": (ENFORCED, bytes(64), {"archived": True}),
+}
+
+
+@pytest.mark.parametrize("name", APPROVALS_REFUSED)
+def test_refuses_a_policy_signature(name: str) -> None:
+    lease, approval, changes = APPROVALS_REFUSED[name]
+    header: Any = {RECEIPTS: []} | ({} if approval is None else {TPM_POLICY: None if approval is ... else approval})
+    token = sign1(VERIFIER, typ=LEASE_TYP, payload=lease.to_bytes(), unprotected=header)
+    with pytest.raises(Malformed) as caught:
+        verify_lease(token, key=VERIFIER.public, grant=ID, previous=None, **changes)
+    assert caught.value.reason == "lease.tpm"
 
 
 LEASES_REFUSED: dict[str, tuple[Lease, SoftwareSigner, dict[str, Any], str]] = {
