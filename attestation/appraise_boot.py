@@ -140,7 +140,7 @@ def _quoted(bench: Bench, references: tuple[BootReference, ...]) -> _Quoted:
     return _Quoted(bench.subject.challenge.bank, tuple(values), assume_exit)
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=512)
 def _booted(log: bytes, quoted: _Quoted) -> _Booted:
     """Read, replay and interpret a log. Raises as :func:`read_event_log` and :func:`prove`."""
     read = read_event_log(log)
@@ -149,7 +149,7 @@ def _booted(log: bytes, quoted: _Quoted) -> _Booted:
     return _Booted(hashlib.sha256(log).digest(), state, told(state))
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=2048)
 def _compared(log: bytes, quoted: _Quoted, policy: bytes) -> _Compared:
     """Hold what a log proves against one policy, by its numbered checks."""
     state, demands = _booted(log, quoted).state, BootPolicy.from_bytes(policy)

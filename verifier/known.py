@@ -34,7 +34,7 @@ class Knowledge:
 
     def __init__(self, document: Callable[[bytes], bytes]) -> None:
         self._document = document
-        self._log = lru_cache(maxsize=64)(document)
+        self._log = lru_cache(maxsize=512)(document)
         self._policies: dict[bytes, CompiledPolicy] = {}
 
     def of(self, node: NodeRecord, progress: bytes | None, references: ReferenceSet) -> KnownHost:

@@ -265,7 +265,7 @@ def test_all_pcrs_may_be_asked_for() -> None:
 def test_settings_split_checks() -> None:
     mixed = replace(SETTINGS, checks={**SETTINGS.checks, "ima": "required", "event-log": "required"})
     assert mixed.required == ("event-log", "ima")
-    assert mixed.unchecked == ("ek-revocation", "gpu")
+    assert mixed.unchecked == ("ek-revocation", "gpu", "tpm-lease")
 
 
 def test_defaults() -> None:
