@@ -13,15 +13,18 @@ from agent.collect import Collector
 from agent.devices import Attested, DeviceError, GpuInfo, Gpus
 from agent.holder import Holder
 from agent.logs import Logs
+from agent.workload import Workloads
 from attestation.challenge import Challenge
 from attestation.evidence import HOST, TPM, Evidence, HostRecord, TpmRecord, gpu_nonce, qualifying_data, read_evidence
 from attestation.gpu.record import GPU_TYPE, SWITCH_TYPE, GpuRecord
 from attestation.gpu.report import Report
 from attestation.progress import boot_of
-from attestation.tpm.attest import Attest, QuoteInfo
+from attestation.tpm.attest import Attest, NvCertifyInfo, QuoteInfo
 from attestation.tpm.identity import verify_ak
 from attestation.tpm.quote import CODES, verify_quote
 from attestation.tpm.structures import ALG_SHA256, Public
+from attestation.workload import CODES as WORKLOAD_CODES
+from attestation.workload import WorkloadEntry, replay
 from fixtures.attester import SoftTpm
 from fixtures.gpu.host import MockHost
 from tests.agent.driver import SoftGpus
@@ -66,6 +69,27 @@ def test_the_quote_covers_what_is_sent() -> None:
 def test_a_renewal_names_its_grant() -> None:
     evidence, _ = collected(SoftTpm(CA), grant=b"g" * 16)
     assert evidence.grant == b"g" * 16
+
+
+def test_the_measured_jobs_are_certified_over_what_the_quote_commits_to(tmp_path: Path) -> None:
+    tpm = SoftTpm(CA)
+    workloads = Workloads(tpm, tmp_path / "workload.cbor")
+    collector = Collector(tpm, Holder(tpm, tpm.create_holder()), workloads=workloads)
+
+    def shown(grant: bytes | None) -> TpmRecord:
+        evidence, _ = read_evidence(collector.answer(CHALLENGE, INTENT, grant))
+        return TpmRecord.from_bytes(evidence.collection[TPM].value)
+
+    assert shown(None).workload is None
+    job = WorkloadEntry(b"g" * 16, bytes(32), bytes(32))
+    workloads.measure(job)
+    record = shown(job.grant)
+    assert record.workload is not None
+    quote = Attest.from_bytes(record.quote, QuoteInfo, CODES)
+    certified = Attest.from_bytes(record.workload.attest, NvCertifyInfo, WORKLOAD_CODES)
+    assert certified.extra_data == quote.extra_data
+    assert certified.info.contents == replay([job])
+    assert record.workload.entries == job.to_bytes()
 
 
 # --- logs -------------------------------------------------------------------------------------------------------------

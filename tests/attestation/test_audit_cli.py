@@ -75,6 +75,12 @@ def test_explain_tells_what_happened(files: Path) -> None:
     assert [record["kind"] for record in told["records"]] == ["decision", *["lease"] * 4, "report"]
     assert told["records"][0]["digests"]["grant"] == told["records"][1]["digests"]["grant"]
     assert told["records"][0]["job"] == told["job"]
+    (job,) = told["jobs"]
+    assert (job["boot"], job["number"], job["grant"]) == ("1.0", 1, told["job"])
+    shown = audit("explain", files / "run").output
+    assert "jobs that the TPM certified" in shown
+    assert job["code"][:16] in shown
+    assert "jobs that the TPM certified" not in result.output
 
 
 def test_explain_shows_what_it_does_not_know(files: Path) -> None:
