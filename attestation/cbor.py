@@ -37,6 +37,8 @@ Key: TypeAlias = int | bytes | str
 K = TypeVar("K", bound=Key)
 
 __all__ = [
+    "ARRAY",
+    "MAP",
     "MAX_ITEMS",
     "Key",
     "Tagged",
@@ -45,6 +47,8 @@ __all__ = [
     "decode",
     "encode",
     "encode_in_order",
+    "encode_members",
+    "head",
     "in_order",
     "remembered_order",
 ]
@@ -54,6 +58,8 @@ _BUILT_IN_TAGS = (
     *(0, 1, 2, 3, 4, 5, 25, 28, 29, 30, 35, 36, 37, 52, 54, 100),
     *(256, 258, 260, 261, 1004, 43000, 55799),
 )
+ARRAY, MAP = 4, 5
+"""Major types (RFC 8949 section 3.1)."""
 MAX_ITEMS = 65536
 """How many items a message may have, where nobody says otherwise: about a tenth of a second of reading."""
 
@@ -82,6 +88,20 @@ def encode_in_order(value: object) -> bytes:
     Nothing is checked: it is for what the caller's own types guarantee, at a third of the time of `encode`.
     """
     return cbor2.dumps(value)
+
+
+def encode_members(members: dict[int, Any]) -> bytes:
+    """What a map of at most 255 members, in order already, encodes to behind its head."""
+    return cbor2.dumps(members)[1 if len(members) < _SHORT else 2 :]
+
+
+@lru_cache(maxsize=256)
+def head(major: int, count: int) -> bytes:
+    """The head of an item of this major type and count, in its shortest form (RFC 8949 section 3)."""
+    if count < _SHORT:
+        return (major << 5 | count).to_bytes(1, "big")
+    width = 1 if count < 1 << 8 else 2 if count < 1 << 16 else 4
+    return (major << 5 | _SHORT + width // 2).to_bytes(1, "big") + count.to_bytes(width, "big")
 
 
 def decode(
@@ -159,7 +179,7 @@ def _is_plain(value: Any) -> bool:
     if kind is list:
         items = value
     elif kind is dict:
-        if not _KEYS.issuperset(map(type, value)) or not _is_in_order(tuple(value)):
+        if value and not _is_in_order(tuple(value)):
             return False
         items = value.values()
     elif kind not in _ATOMS:
@@ -171,10 +191,13 @@ def _is_plain(value: Any) -> bool:
 
 
 def _is_in_order(keys: tuple[Any, ...]) -> bool:
-    """Whether map keys that arrived stand in the order of their encodings. Of these, only labels are remembered."""
-    if set(map(type, keys)) == {int}:
-        return remembered_order(keys) == keys
-    return tuple(in_order(keys)) == keys
+    """Whether map keys that arrived are keys, in the order of their encodings. Of these, only labels are remembered."""
+    for key in keys:
+        if type(key) is not int:
+            if len(keys) == 1:
+                return type(key) in _KEYS
+            return _KEYS.issuperset(map(type, keys)) and tuple(in_order(keys)) == keys
+    return remembered_order(keys) == keys
 
 
 def _normal(value: Any, tags: frozenset[int] | None) -> Any:
@@ -239,6 +262,7 @@ def _deny(*_: object) -> object:
 
 
 _BEYOND = 1 << 64
+_SHORT = 24  # up to here a head holds its number itself
 _FEW = 64
 _HARMLESS = 4096  # whatever its shape, a message of this size is read in well below a millisecond
 _DENIED = dict.fromkeys(_BUILT_IN_TAGS, _deny)

@@ -269,7 +269,7 @@ def _refusals(facts: Facts, policy: Policy) -> set[str]:
     found = set(facts.failures)  # (1)
     if not facts.affirming and not found:
         found.add("claims.unproven")
-    found |= {f"policy.required.{name}" for name in policy.settings.required if name not in facts.passed}  # (2)
+    found |= {f"policy.required.{name}" for name in policy.required if name not in facts.passed}  # (2)
     if facts.submitter_state != "active":  # (3)
         found.add("authz.submitter")
     elif facts.tenant != facts.submitter_tenant:  # (4)
@@ -289,7 +289,7 @@ def _decision(policy: Policy, reasons: tuple[str, ...], determining: tuple[str, 
         allow=denial == NONE,
         reasons=reasons,
         determining=determining,
-        unchecked=policy.settings.unchecked,
+        unchecked=policy.unchecked,
         denial=denial,
         policy=policy.digest,
     )

@@ -163,6 +163,7 @@ class Policy:
         """Compile ``bundle``. Raises ``Malformed`` or ``Untrusted`` by the module's numbered rules."""
         self.bundle = PolicyBundle.from_bytes(bundle.to_bytes())  # (1)
         self.settings = self.bundle.settings
+        self.required, self.unchecked = self.settings.required, self.settings.unchecked
         self.gpu = self.bundle.gpu
         self.digest = self.bundle.digest
         for text in (self.bundle.operator, self.bundle.protected, self.bundle.schema):

@@ -29,14 +29,14 @@ class Reader:
 
     def take(self, count: int) -> bytes:
         """Return the next `count` bytes. Raises `Malformed(<reason>.truncated)` when there are fewer."""
-        if not 0 <= count <= self.remaining:
+        start, end = self._position, self._position + count
+        if not start <= end <= len(self._data):
             raise Malformed(
                 f"{self._reason}.truncated",
-                f"{count} bytes wanted at offset {self._position}, {self.remaining} left",
+                f"{count} bytes wanted at offset {start}, {self.remaining} left",
             )
-        start = self._position
-        self._position += count
-        return self._data[start : self._position]
+        self._position = end
+        return self._data[start:end]
 
     def u8(self) -> int:
         """Read one byte."""

@@ -19,18 +19,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
 from functools import partial
 from types import NoneType, UnionType
-from typing import (
-    Any,
-    ClassVar,
-    Self,
-    TypeAlias,
-    TypeVar,
-    Union,
-    dataclass_transform,
-    get_args,
-    get_origin,
-    get_type_hints,
-)
+from typing import Any, ClassVar, Self, TypeAlias, TypeVar, dataclass_transform, get_args, get_origin, get_type_hints
 
 from attestation import cbor
 from attestation.errors import Malformed
@@ -85,10 +74,14 @@ Read: TypeAlias = Callable[[Any], Any]
 
 @dataclass(frozen=True, slots=True)
 class _Codec:
-    """How one type is written to a CBOR value, and what reads it for the field that ``reads`` is given the name of."""
+    """How one type is written to a CBOR value, and what reads it for the field that ``reads`` is given the name of.
+
+    ``join`` encodes a collection of wire objects from what each of them encodes to, which it remembers.
+    """
 
     write: Callable[[Any], Any]
     reads: Callable[[str], Read]
+    join: Callable[[Any], bytes] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +94,7 @@ class _Member:
     where: str
     put: Callable[[Any, Any], None]
     absent: Any
+    join: Callable[[Any], bytes] | None
 
 
 def _same(value: Any) -> Any:
@@ -182,7 +176,7 @@ def _tuple(tp: Any, bounds: Bounds) -> _Codec:
 
         return read
 
-    return _Codec(write, reads)
+    return _Codec(write, reads, _join_array if _is_wire(get_args(tp)[0]) else None)
 
 
 def _mapping(tp: Any, bounds: Bounds) -> _Codec:
@@ -207,7 +201,22 @@ def _mapping(tp: Any, bounds: Bounds) -> _Codec:
 
         return read
 
-    return _Codec(write, reads)
+    return _Codec(write, reads, _join_map if _is_wire(value_type) else None)
+
+
+def _is_wire(tp: Any) -> bool:
+    return isinstance(tp, type_) and issubclass(tp, Wire)
+
+
+def _join_array(items: "tuple[Wire, ...]") -> bytes:
+    return b"".join((cbor.head(cbor.ARRAY, len(items)), *[item.to_bytes() for item in items]))
+
+
+def _join_map(items: "Mapping[Any, Wire]") -> bytes:
+    pieces = [cbor.head(cbor.MAP, len(items))]
+    for key in cbor.remembered_order(tuple(items)) if len(items) > 1 else items:
+        pieces += cbor.encode_in_order(key), items[key].to_bytes()
+    return b"".join(pieces)
 
 
 def _unless_empty(read: Read, where: str) -> Read:
@@ -257,7 +266,7 @@ def _codec(tp: Any, bounds: Bounds) -> _Codec:
 
 
 def _optional(tp: Any) -> tuple[Any, bool]:
-    if get_origin(tp) in (UnionType, Union):
+    if get_origin(tp) is UnionType:
         inner = [arg for arg in get_args(tp) if arg is not NoneType]
         return inner[0], True
     return tp, False
@@ -279,6 +288,7 @@ class Wire:
     _by_label: ClassVar[dict[int, _Member]] = {}
     _written: ClassVar[tuple[tuple[int, str, Callable[[Any], Any]], ...]] = ()
     _sparse: ClassVar[frozenset[int]] = frozenset()
+    _joins: ClassVar[Mapping[int, tuple[bytes, Callable[[Any], bytes]]]] = {}
     _encoded: bytes
     _value: Any
     _check: ClassVar[Callable[[Any], None] | None] = None
@@ -297,9 +307,28 @@ class Wire:
         try:
             return self._encoded
         except AttributeError:
-            encoded = cbor.encode_in_order(self.to_value())
+            encoded = self._joined() if self._joins else cbor.encode_in_order(self.to_value())
             object.__setattr__(self, "_encoded", encoded)
             return encoded
+
+    def _joined(self) -> bytes:
+        """The encoding of an object that has collections of others: from theirs, which are made once."""
+        joins, count = self._joins, 0
+        pieces, run = [b""], {}
+        for number, name, write in self._written:
+            item = getattr(self, name)
+            if item is None or (not item and number in self._sparse):
+                continue
+            count += 1
+            if number not in joins:
+                run[number] = item if write is _same else write(item)
+                continue
+            encoded_label, join = joins[number]
+            pieces += cbor.encode_members(run), encoded_label, join(item)
+            run = {}
+        pieces[0] = cbor.head(cbor.MAP, count)
+        pieces.append(cbor.encode_members(run))
+        return b"".join(pieces)
 
     @classmethod
     def from_value(cls, value: Any, where: str = "") -> Self:
@@ -355,7 +384,9 @@ def wire(cls: type[T]) -> type[T]:
         absent = f.default if bounds.sparse else None
         if bounds.sparse:
             read, optional = _unless_empty(read, where), True
-        members.append(_Member(f.name, f.metadata["label"], codec.write, read, optional, where, put, absent))
+        members.append(
+            _Member(f.name, f.metadata["label"], codec.write, read, optional, where, put, absent, codec.join)
+        )
     by_label = {m.label: m for m in members}
     if len(by_label) != len(members):
         raise TypeError(f"{made.__name__}: two fields have the same label")
@@ -363,5 +394,6 @@ def wire(cls: type[T]) -> type[T]:
     written = [by_label[number] for number in cbor.in_order(by_label)]
     made._written = tuple((m.label, m.name, m.write) for m in written)  # noqa: SLF001
     made._sparse = frozenset(f.metadata["label"] for f in _declared(made) if f.metadata["bounds"].sparse)  # noqa: SLF001
+    made._joins = {m.label: (cbor.encode(m.label), m.join) for m in written if m.join is not None}  # noqa: SLF001
     made._check = getattr(made, "check", None)  # noqa: SLF001
     return made

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Self
 
 from cryptography.exceptions import InvalidSignature
@@ -200,7 +200,7 @@ class RsaParameters:
         return rsa.RSAPublicNumbers(e, n).public_key()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Public:
     """TPMT_PUBLIC (12.2.4).
 
@@ -230,10 +230,10 @@ class Public:
         words = self.type.to_bytes(2, "big") + self.name_alg.to_bytes(2, "big") + self.attributes.to_bytes(4, "big")
         return words + sized(self.policy) + self.parameters.to_bytes()
 
-    @property
+    @cached_property
     def name(self) -> bytes:
         """Name of the object: nameAlg and the hash of TPMT_PUBLIC (Part 1, 16). Untrusted("tpm.hash") if unknown."""
-        return _name(self)
+        return self.name_alg.to_bytes(2, "big") + digest(self.name_alg, self.to_bytes())
 
     def qualified_name(self, hierarchy: int = RH_ENDORSEMENT) -> bytes:
         """Qualified Name of this object as a primary object of `hierarchy` (Part 1, 16.4): H(handle || Name)."""
@@ -248,10 +248,10 @@ class Public:
         """The key itself, strong enough and on its curve. Raises Untrusted("tpm.key.*")."""
         return self.parameters.key()
 
-    @property
+    @cached_property
     def key(self) -> PublicKey:
         """The key as COSE sees it. Untrusted("tpm.key.*"), or ("key.unsupported") for RSA."""
-        return _cose_key(self.parameters)
+        return PublicKey.from_crypto(self.parameters.key())
 
 
 @lru_cache(maxsize=4096)
@@ -270,11 +270,6 @@ def _read_public(data: bytes) -> Public:
 
 
 @lru_cache(maxsize=4096)
-def _name(public: Public) -> bytes:
-    return public.name_alg.to_bytes(2, "big") + digest(public.name_alg, public.to_bytes())
-
-
-@lru_cache(maxsize=4096)
 def _ecc_key(number: int, x: int, y: int) -> ec.EllipticCurvePublicKey:
     curve = _CURVES.get(number)
     if curve is None:
@@ -283,11 +278,6 @@ def _ecc_key(number: int, x: int, y: int) -> ec.EllipticCurvePublicKey:
         return ec.EllipticCurvePublicNumbers(x, y, curve).public_key()
     except ValueError as error:
         raise Untrusted("tpm.key.point", "the point is not on the curve") from error
-
-
-@lru_cache(maxsize=4096)
-def _cose_key(parameters: EccParameters | RsaParameters) -> PublicKey:
-    return PublicKey.from_crypto(parameters.key())
 
 
 def check_key(key: object) -> CryptoKey:

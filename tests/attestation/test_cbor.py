@@ -217,6 +217,7 @@ UNENCODABLE: dict[str, tuple[Any, str]] = {
     "2^64 in a tag": (Tagged(18, [2**64]), "cbor.range"),
     "2^64 as key": ({2**64: 0, "a": 0, -1: 0}, "cbor.range"),
     "-2^64-1 as key": ({-(2**64) - 1: 0, "a": 0, 1: 0}, "cbor.range"),
+    "2^64 among integer keys": ({2**64: 0, 1: 0}, "cbor.range"),
     "a tuple as key": ({(1, 2): 0}, "cbor.key"),
     "None as key": ({None: 0}, "cbor.key"),
     "True as key": ({True: 0}, "cbor.key"),
@@ -239,6 +240,16 @@ def test_tuples_are_arrays_and_maps_are_put_in_order() -> None:
     assert cbor.encode({"a": 0, -1: 0, 2: 0, b"": 0, 1: 0}) == bytes.fromhex(
         "a5" + "0100" + "0200" + "2000" + "4000616100"
     )
+
+
+@pytest.mark.parametrize("count", [0, 1, 23, 24, 255, 256, 65535, 65536])
+def test_a_head_is_that_of_the_array_or_map_with_so_many_members(count: int) -> None:
+    array, members = cbor.encode([0] * count), dict.fromkeys(range(count), 0)
+    assert cbor.head(cbor.ARRAY, count) == array[: len(array) - count]
+    encoded = cbor.encode(members)
+    assert encoded.startswith(cbor.head(cbor.MAP, count))
+    if count < 256:
+        assert cbor.head(cbor.MAP, count) + cbor.encode_members(members) == encoded
 
 
 def test_what_was_decoded_can_be_kept() -> None:

@@ -65,6 +65,34 @@ REFUSED: dict[str, tuple[dict[int, Any], str]] = {
 }
 
 
+@wire
+class Shelf(Wire):
+    """Collections of objects, in the middle of other fields, one of them left out where it is empty."""
+
+    number: int = label(1)
+    row: tuple[Inner, ...] = label(2, most=300)
+    table: Mapping[str, Inner] = label(24, most=300)
+    maybe: int | None = label(25, default=None)
+    more: tuple[Inner, ...] = label(-1, most=2, sparse=True, default=())
+    last: str = label(-2)
+
+
+YES, NO = Inner(flag=True), Inner(flag=False)
+SHELVES = {
+    "empty": Shelf(number=1, row=(), table={}, last=""),
+    "one of each": Shelf(number=1, row=(YES,), table={"a": NO}, maybe=3, more=(YES,), last="z"),
+    "not in order": Shelf(number=1, row=(NO, YES), table={"bb": YES, "c": NO, "a": YES}, last="z"),
+    "many": Shelf(number=1, row=(YES,) * 300, table={str(n): NO for n in range(300)}, last="z"),
+}
+
+
+@pytest.mark.parametrize("name", SHELVES)
+def test_what_is_joined_from_encoded_parts_is_the_encoding_of_the_whole(name: str) -> None:
+    shelf = SHELVES[name]
+    assert shelf.to_bytes() == cbor.encode(shelf.to_value())
+    assert Shelf.from_bytes(shelf.to_bytes()) == shelf
+
+
 def test_reads_what_it_writes() -> None:
     sample = Sample.from_bytes(cbor.encode(GOOD))
     assert sample == Sample(
