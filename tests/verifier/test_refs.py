@@ -19,7 +19,7 @@ from fixtures.gpu.records import Records
 from fixtures.measured import Measured, captured, entry, listing
 from tests.attestation.tpm.logs import honest
 from tests.verifier.hall import CA, Hall, Host, allowed, denied, leased
-from tests.verifier.test_cli import ask, refused, run
+from tests.verifier.test_cli import ask, refused, run, serving
 from verifier.cli_refs import moment, span
 from verifier.refs import bootdoc, imadoc, proven, spool
 from verifier.refs.desk import CHUNK
@@ -143,8 +143,8 @@ def test_a_renewal_sends_no_log_and_no_old_entry_and_a_new_file_is_named(hall: H
         assert host.sent == [(0, 222, 0)]
         host.measured.measure(SOLD)
         denial = denied(await host.renew(grant, intent))
-        (seen,) = [r.detail or "" for r in denial.reasons if r.code == "tpm.ima.unlisted"]
-        assert "/usr/bin/sold" in seen
+        assert [r.code for r in denial.reasons] == ["tpm.ima.unlisted", "policy.required.ima"], "what was seen is first"
+        assert "/usr/bin/sold" in (denial.reasons[0].detail or "")
         assert host.sent[1:] == [(0, 222, len(SOLD))]
 
     with hall:
@@ -509,6 +509,17 @@ def test_packages_become_a_reference(home: Path, tmp_path: Path) -> None:
         files.append(str(tmp_path / f"{number}.deb"))
     made = ask("refs", "ima", "from-debs", *files, "--name", "debs", "--pool", "lab", dir_=home)
     assert (made["files"], made["provenance"][:24]) == (6, "6 packages: 0.deb, 1.deb")
+
+
+def test_a_large_list_reaches_the_running_service(hall: Hall, home: Path, tmp_path: Path) -> None:
+    lines = [entry(b"/usr/lib/package/%06d.so" % number, b"%d" % number) for number in range(20_000)]
+    (tmp_path / "list").write_bytes(b"".join(lines))
+    with serving(hall):
+        made = ask("refs", "ima", "from-list", str(tmp_path / "list"), "--name", "l", "--pool", "lab", dir_=home)
+        assert made["files"] == 20_000
+        assert len(ask("refs", "ima", "show", "l", "--files", dir_=home)["files"]) == 20_000
+        assert refused("refs", "ima", "from-list", str(tmp_path / "list"), "--name", "m", dir_=home) == "admin.argument"
+    assert not list((home / spool.DIRECTORY).iterdir())
 
 
 COMMANDS = {
