@@ -1,5 +1,7 @@
 """One harness for each parser of GPU evidence: what any bytes may come to, and what they must never come to.
 
+(Those of TPM evidence: `harnesses_tpm.py`.)
+
 A harness is called with bytes that nobody has signed. Everywhere: only `Malformed` and `Untrusted` leave the product,
 nothing else. Beside that each demands what its format allows to demand:
 
@@ -14,9 +16,9 @@ harnesses under atheris; ``test_harnesses.py`` runs each over its seeds and some
 """
 
 from base64 import b64encode
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
@@ -24,7 +26,7 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from attestation.errors import InterlockError, Malformed, Untrusted
+from attestation.errors import InterlockError, Malformed
 from attestation.evidence import Cmw
 from attestation.gpu.appraise import appraise_gpus, wanted_collateral
 from attestation.gpu.backend import GpuSubject
@@ -40,34 +42,13 @@ from attestation.gpu.revocation import MISSING, check_revocation
 from attestation.gpu.rim import Rim, read_rim, unsafe_verify_rim_undated
 from fixtures.gpu.host import MockHost
 from tests import vectors
+from tests.fuzz.harness import REFUSED, Harness, demand
+from tests.fuzz.harnesses_tpm import TPM_HARNESSES
 from tools.evidence import verdict
 from tools.evidence.case import Case, Roots, read_cases, read_roots
 from tools.evidence.observe import Seen
 from tools.evidence.ocsp import Answer, answers
 from tools.evidence.rims import moment
-
-REFUSED = (Malformed, Untrusted)
-
-
-@dataclass(frozen=True)
-class Harness:
-    """A parser under test: `run` raises for what must not be, `seeds` are where a search begins."""
-
-    name: str
-    run: Callable[[bytes], None]
-    seeds: Callable[[], Iterator[bytes]]
-    most: int
-
-
-class Broken(Exception):
-    """The product let something through that it must not."""
-
-
-def demand(held: object, what: str) -> None:
-    """Raise `Broken` unless it holds."""
-    if not held:
-        raise Broken(what)
-
 
 # --- genuine evidence ------------------------------------------------------------------------------------------------
 
@@ -398,7 +379,7 @@ def _policies() -> Iterator[bytes]:
         yield subject.policy.to_bytes()
 
 
-HARNESSES = {
+HARNESSES = TPM_HARNESSES | {
     name: Harness(name, run, seeds, most)
     for name, run, seeds, most in (
         ("report", report, _reports, MAX_REPORT + 64),

@@ -6,8 +6,11 @@ import pytest
 
 from attestation.gpu.collateral import Collateral
 from attestation.gpu.record import GpuRecord
-from tests.fuzz import harnesses
-from tests.fuzz.harnesses import HARNESSES, Broken
+from attestation.tpm.boot import kinds, rules, state
+from attestation.tpm.eventlog import read_event_log
+from tests.fuzz import harnesses, harnesses_tpm
+from tests.fuzz.harness import Broken
+from tests.fuzz.harnesses import HARNESSES
 
 CHANGES = 150
 
@@ -46,6 +49,28 @@ def test_a_harness_sees_a_reader_that_forgets_bytes(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(GpuRecord, "to_bytes", lambda _self: b"")
     with pytest.raises(Broken, match="a record is not what it was made of"):
         harnesses.record(seed)
+
+
+def test_a_harness_sees_a_log_that_is_not_read_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    (seed, *_) = HARNESSES["eventlog"].seeds()
+    read = lambda data, *, ccel: read_event_log(data[:-1] + b"\0", ccel=ccel)  # noqa: E731
+    monkeypatch.setattr(harnesses_tpm, "read_event_log", read)
+    with pytest.raises(Broken, match="a log is not what it was made of"):
+        harnesses_tpm.eventlog(seed[:-1] + b"\1")
+
+
+def test_a_harness_sees_a_certificate_that_nobody_issued(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(harnesses_tpm, "_genuine", dict)
+    with pytest.raises(Broken, match="nobody issued"):
+        run_all("ek-certificate")
+
+
+def test_a_harness_sees_a_fact_that_nothing_covers(monkeypatch: pytest.MonkeyPatch) -> None:
+    version = bytes([0, harnesses_tpm._KINDS.index(kinds.CRTM_VERSION), 0, 1]) + b"version 7"
+    harnesses_tpm.boot(version)
+    monkeypatch.setattr(state, "confirm", lambda event, _bank: rules.Measured(rules.DATA, event.data))
+    with pytest.raises(Broken, match="crtm-version out of nothing"):
+        harnesses_tpm.boot(version)
 
 
 def run_all(name: str) -> None:

@@ -22,7 +22,8 @@ from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
 
-from tests.fuzz.harnesses import HARNESSES, Harness
+from tests.fuzz.harness import Harness
+from tests.fuzz.harnesses import HARNESSES
 
 ROOT = Path(__file__).resolve().parents[2]
 LOCK = ROOT / "requirements" / "fuzz.txt"
@@ -47,7 +48,7 @@ class Outcome:
         state = f"FAILED: {self.failed}" if self.failed else "clean"
         rate = self.executions / self.seconds if self.seconds else 0
         return (
-            f"{self.name:<12} {self.executions:>11,} runs {rate:>8,.0f}/s {self.features:>6} features "
+            f"{self.name:<14} {self.executions:>11,} runs {rate:>8,.0f}/s {self.features:>6} features "
             f"{self.corpus:>5} inputs kept {self.seconds:>6.0f} s  {state}"
         )
 
