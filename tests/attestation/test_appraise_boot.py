@@ -478,12 +478,22 @@ def test_a_refusal_says_what_was_seen() -> None:
     assert (_failure(_log(None)).detail or "").startswith("no log explains PCR 0, quoted ")
 
 
-def test_the_nearest_usable_reference_is_the_one_that_is_named() -> None:
+@pytest.mark.parametrize("unusable", [{"state": "retired"}, {"expires": CHALLENGE.issued}], ids=["retired", "expired"])
+def test_the_nearest_usable_reference_is_the_one_that_is_named(unusable: dict[str, Any]) -> None:
     farther = replace(BOOT, name="farther", policy=replace(DEMANDS, required=("driver", "sbat-level")))
-    nearer = replace(BOOT, name="nearer", policy=replace(DEMANDS, drivers=()))
-    unusable = replace(BOOT, name="unusable", policy=replace(STRONGER, drivers=()), state="retired")
-    failed = _failure(_boots(farther, unusable, nearer))
-    assert (failed.reason, (failed.detail or "")[:7]) == ("tpm.boot.driver", "nearer:")
+    nearer = replace(BOOT, name="nearer", policy=STRONGER)
+    nearest = replace(BOOT, name="nearest", policy=replace(DEMANDS, drivers=()), **unusable)
+    failed = _failure(_boots(farther, nearest, nearer))
+    assert (failed.reason, (failed.detail or "")[:7]) == ("tpm.boot.absent", "nearer:")
+    failed = _failure(_boots(nearest))
+    assert (failed.reason, (failed.detail or "")[:8]) == ("tpm.boot.driver", "nearest:")
+
+
+def test_without_the_policy_nothing_of_the_list_is_believed() -> None:
+    machine = Machine()
+    subject = replace(machine.subject, ima=None)
+    (failed,) = appraise_and_follow(machine.evidence(), subject, verifier=VERIFIER).claims.failures
+    assert failed.reason == "tpm.ima.policy.missing"
 
 
 def test_a_host_without_any_measurement_and_without_a_log_is_refused() -> None:
@@ -533,6 +543,10 @@ def test_a_log_without_exit_boot_services_is_assumed_only_where_a_reference_acce
     assert machine.appraise().failures == ()
     machine.refer(boots=(_lenient(accepted=("tpm.boot.exit-missing",)), replace(_lenient(), name="strict")))
     assert machine.appraise().submods["tpm"].facts["boot-reference.name"] == "vm-boot"
+    for unusable in ({"state": "retired"}, {"expires": machine.at}):
+        accepting = replace(_lenient(accepted=("tpm.boot.exit-missing",)), name="old", **unusable)
+        machine.refer(boots=(accepting, _lenient()))
+        assert machine.failure().reason == "tpm.log.mismatch"
 
 
 def test_a_challenge_is_outdated_where_another_would_be_asked() -> None:
