@@ -32,6 +32,12 @@ SECRETS: Final[dict[str, tuple[str, str, bool, str]]] = {
         False,
         _OPERATOR,
     ),
+    "authz.secret-command": (
+        "Secrets are given to approved code only, and what would start is something else.",
+        "Run a script of the approved tree with python or torchrun, without variables that load other code.",
+        False,
+        _SUBMITTER,
+    ),
     "secret.exists": (
         "There is a secret of that name already.",
         "Choose another name, or replace its value: interlock-verifier secret add --replace.",

@@ -82,7 +82,9 @@ def memory_files() -> list[str]:
 
 
 def submit(house: House, source: str, *names: str) -> Submission:
-    return house.submit(source, secrets=names or ("weights",))
+    """A run of an approved script."""
+    house.write_code({"train.py": source})
+    return house.submit(argv=("python", "-I", "-u", "train.py"), secrets=names or ("weights",))
 
 
 def test_a_job_reads_what_was_released_and_nothing_is_left(house: House) -> None:
@@ -161,6 +163,11 @@ def test_a_denial_says_why(house: House, name: str, reason: str) -> None:
     ended = submit(house, READ, name).end()
     assert (ended.exit_code, ended.reason) == (71, reason)
     assert ended.fix
+
+
+def test_a_command_beside_the_approved_code_is_given_none(house: House) -> None:
+    ended = house.submit(READ, secrets=("weights",)).end()
+    assert (ended.exit_code, ended.reason) == (71, "authz.secret-command")
 
 
 def test_a_removed_secret_drains_the_job_at_once(house: House) -> None:
