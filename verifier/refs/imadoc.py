@@ -42,7 +42,7 @@ from verifier.refs.listing import PLAIN
 
 MAX_FILE: Final = 1 << 20
 _TABLES: Final = {"rule": "rules", "key": "keys", "buffer": "buffers"}
-_SHORT: Final = ("boot_aggregate", "most_kexecs", "unsafe_padded")
+_SHORT: Final[Mapping[str, type[Any]]] = {"boot_aggregate": str, "most_kexecs": int, "unsafe_padded": bool}
 _WORDS: Final = ("cmdline_required", "cmdline_denied", "unsafe_algorithms")
 _DENIED: Final = "denied"
 
@@ -67,7 +67,7 @@ def read(text: str, where: str = "rules", beside: Path | None = None) -> ImaPoli
     unknown = sorted(table.keys() - {*_TABLES, *_SHORT, *_WORDS, _DENIED})
     if unknown:
         raise Malformed("ref.document", f"{where}: unknown name {unknown[0]!r}")
-    changes: dict[str, Any] = {name: table[name] for name in _SHORT if name in table}
+    changes = _take({name: table[name] for name in _SHORT if name in table}, _SHORT, where)
     changes |= {name: _words(table[name], name, where) for name in _WORDS if name in table}
     changes[_DENIED] = tuple(
         sorted({_hex(each, _DENIED, where) for each in _words(table.get(_DENIED, []), _DENIED, where)})
@@ -76,11 +76,7 @@ def read(text: str, where: str = "rules", beside: Path | None = None) -> ImaPoli
     changes["keys"] = _each(table, "key", where, lambda row, at: _key(row, at, beside))
     changes["buffers"] = _each(table, "buffer", where, _buffer)
     value = {**{name: getattr(PLAIN, name) for _, name, _, _, _ in ImaPolicy.layout()}, **changes}
-    try:
-        encoded = ImaPolicy(**value).to_bytes()
-    except TypeError as error:
-        raise Malformed("ref.document", f"{where}: {error}") from error
-    return ImaPolicy.from_bytes(encoded)
+    return ImaPolicy.from_bytes(ImaPolicy(**value).to_bytes())
 
 
 def write(policy: ImaPolicy) -> str:
