@@ -22,7 +22,7 @@ from attestation.tpm.boot.facts import COMMAND_LINE, BootState
 from attestation.tpm.boot.policy import BootPolicy
 from attestation.tpm.boot.state import boot_state
 from attestation.tpm.boot.told import told
-from attestation.tpm.eventlog import PROVABLE, prove, read_event_log
+from attestation.tpm.eventlog import PROVABLE, RUNTIME_PCRS, prove, read_event_log
 from attestation.tpm.ima.appraise import ImaSubject, verify_ima
 from attestation.tpm.ima.progress import ImaProgress
 from attestation.tpm.ima.replay import boot_aggregates
@@ -65,6 +65,8 @@ def event_log(bench: Bench) -> str | None:
         return ear.NOT_APPLICABLE
     log = bench.record.event_log if bench.record.event_log is not None else bench.subject.event_log
     quoted = _quoted(bench, references)
+    if all(pcr in RUNTIME_PCRS for pcr, _ in quoted.pcrs):
+        raise Untrusted("tpm.log.unquoted", f"quoted are PCR {_listed(bench)}")
     if log is None:
         prove(None, quoted.bank, dict(quoted.pcrs))
         raise Untrusted("tpm.log.missing", "the host sent no event log, and none is kept of this boot")
@@ -106,7 +108,7 @@ def ima(bench: Bench) -> str | None:
         raise Untrusted("tpm.ima.policy.missing", f"{reference.name}: no policy {reference.policy.hex()} is at hand")
     bank, here = subject.challenge.bank, bench.progress.boot
     if IMA_PCR not in record.pcrs:
-        raise Untrusted("tpm.ima.unquoted", f"quoted are PCR {', '.join(map(str, sorted(record.pcrs)))}")
+        raise Untrusted("tpm.ima.unquoted", f"quoted are PCR {_listed(bench)}")
     if record.ima is None:
         raise Untrusted("tpm.ima.missing", "the host sent no measurement list")
     known = bench.progress.ima or ImaProgress.begin(boot=here, bank=bank, policy=policy.digest)
@@ -122,6 +124,10 @@ def ima(bench: Bench) -> str | None:
     bench.progress = replace(bench.progress, ima=progress)
     bench.facts["ima.entries"] = str(progress.next)
     return None
+
+
+def _listed(bench: Bench) -> str:
+    return ", ".join(map(str, sorted(bench.record.pcrs)))
 
 
 def _boot_references(bench: Bench) -> tuple[BootReference, ...]:

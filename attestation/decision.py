@@ -58,6 +58,7 @@ _DRAINS = frozenset(
         "ref.retired",
         "tpm.ima.policy.missing",
         "tpm.ima.unquoted",
+        "tpm.log.unquoted",
         *(f"policy.required.{name}" for name in CHECKS),
     }
 )

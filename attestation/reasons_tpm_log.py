@@ -35,6 +35,12 @@ LOG_FORM = {
         False,
         _ADMIN,
     ),
+    "tpm.log.unquoted": (
+        "The boot event log proves nothing: the policy asks for none of the PCRs that it explains.",
+        "Add PCRs of the boot, 0 to 9, to pcrs in settings.toml.",
+        False,
+        _OPERATOR,
+    ),
     "tpm.log.bank": (
         "The boot event log does not have the PCR bank that was quoted.",
         "Ask for a bank that the firmware measures into: sha256, on most machines.",

@@ -18,7 +18,7 @@ which IMA extends with every file: what is in it, an IMA reference says.
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from attestation.errors import Malformed
@@ -29,6 +29,11 @@ STATES = ("pending", "active", "obsolete", "retired", "revoked")
 USABLE = ("active", "obsolete")
 KINDS = ("code", "environment")
 IMA_PCR = 10
+
+
+_NO_DEMANDS = BootPolicy(
+    required=(), accepted=(), secure_boot=False, deployed_mode=False, dma_protection=False, no_debug=False
+)
 
 
 def _check_state(state: str) -> None:
@@ -84,8 +89,10 @@ class BootReference(Wire):
     expires: int | None = label(6, default=None)
 
     def check(self) -> None:
-        """Raise ``Malformed`` for an unknown state."""
+        """Raise ``Malformed`` for an unknown state, and for a policy that any boot would meet."""
         _check_state(self.state)
+        if replace(self.policy, accepted=()) == _NO_DEMANDS:
+            raise Malformed("ref.empty", f"boot reference {self.name} demands nothing")
 
 
 @wire

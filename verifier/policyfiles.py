@@ -293,9 +293,9 @@ def _lint_logs(directory: Path, settings: Settings) -> Iterator[Finding]:
             SETTINGS, _line_of(directory, "ima"), "tpm.ima.unquoted", problem, explain("tpm.ima.unquoted").fix
         )
     if "event-log" in settings.required and not set(settings.pcrs) & set(_OF_THE_BOOT):
-        problem = "the event log is required, and pcrs has none that it explains"
-        fix = "Add PCRs of the boot, 0 to 9 or 14, to pcrs in settings.toml."
-        yield Finding(SETTINGS, _line_of(directory, "event-log"), "policy.settings", problem, fix)
+        problem = "the event log is required, and pcrs has none that it explains: every request is denied"
+        fix = explain("tpm.log.unquoted").fix
+        yield Finding(SETTINGS, _line_of(directory, "event-log"), "tpm.log.unquoted", problem, fix)
 
 
 def _line_of(directory: Path, name: str) -> int:

@@ -19,7 +19,7 @@ from importlib.metadata import version
 from typing import Protocol
 
 from attestation.asking import ask
-from attestation.challenge import LIFETIME_SECONDS, NONCE_SIZE, Challenge
+from attestation.challenge import IMA, LIFETIME_SECONDS, NONCE_SIZE, Challenge
 from attestation.claims import VerifierId
 from attestation.cose import UntrustedSign1
 from attestation.decision import Usage
@@ -268,9 +268,11 @@ class Verifier:
         return challenge, node
 
     def awaits(self, nonce: bytes) -> bool:
-        """Whether ``nonce`` is of a challenge that is open: issued to a node, in time, and not answered yet."""
+        """Whether ``nonce`` is of an open challenge that wants a measurement list: in time, and not answered yet."""
         row = self.store.challenge(nonce) if nonce else None
-        return row is not None and row.redeemed is None and row.expires > self.clock.now()
+        if row is None or row.redeemed is not None or row.expires <= self.clock.now():
+            return False
+        return IMA in self.asked(nonce)[0].wants
 
     def known(self, nonce: bytes, node: NodeRecord) -> KnownHost:
         """What was known of ``node`` when the challenge ``nonce`` was issued. Raises as :meth:`asked`."""

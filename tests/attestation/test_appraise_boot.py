@@ -364,6 +364,13 @@ def _uncovered(machine: Machine) -> None:
     machine.challenge = replace(machine.challenge, pcrs=PCRS[:-1])
 
 
+def _only(*pcrs: int) -> Spoil:
+    def spoil(machine: Machine) -> None:
+        machine.challenge = replace(machine.challenge, pcrs=pcrs)
+
+    return spoil
+
+
 def _another_policy(machine: Machine) -> None:
     machine.allowed = policy_for(ENTRIES[:5])
 
@@ -394,6 +401,7 @@ REFUSED: dict[str, tuple[Spoil, str, str]] = {
     "an event log of another machine": (_other_machine, "tpm.event-log", "tpm.log.mismatch"),
     "a kept log of another boot": (_kept_of_another_boot, "tpm.event-log", "tpm.log.mismatch"),
     "a measurement that is not logged": (_extended(4), "tpm.event-log", "tpm.log.mismatch"),
+    "a quote without any PCR of the boot": (_only(10, 11, 12), "tpm.event-log", "tpm.log.unquoted"),
     "a boot that does not meet the reference": (_boots(replace(BOOT, policy=STRONGER)), "tpm.boot", "tpm.boot.absent"),
     "a boot with an unlisted driver": (
         _boots(replace(BOOT, policy=replace(DEMANDS, drivers=DRIVERS[:1]))),
@@ -515,7 +523,7 @@ def _booted(machine: Machine, log: LogMaker) -> None:
 
 
 def _lenient(**changes: Any) -> BootReference:
-    demands = replace(DEMANDS, required=(), drivers=None, dma_protection=False, no_debug=False)
+    demands = replace(DEMANDS, required=("application",), drivers=None, dma_protection=False, no_debug=False)
     return replace(BOOT, policy=replace(demands, **changes))
 
 

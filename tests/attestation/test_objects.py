@@ -15,6 +15,7 @@ from tests.attestation.examples import (
     APPRAISAL,
     BASELINE,
     BOOT,
+    BOOT_POLICY,
     BOOT_REFERENCE,
     CHALLENGE,
     CLAIMS,
@@ -105,6 +106,20 @@ REFUSED: dict[str, tuple[type[Wire], bytes, str]] = {
         type(BOOT_REFERENCE),
         spoil(BOOT_REFERENCE, state="good"),
         "ref.state",
+    ),
+    "boot reference without demands": (
+        type(BOOT_REFERENCE),
+        spoil(
+            BOOT_REFERENCE,
+            policy=replace(
+                BOOT_POLICY,
+                secure_boot=False,
+                dma_protection=False,
+                no_debug=False,
+                accepted=("tpm.boot.exit-missing",),
+            ),
+        ),
+        "ref.empty",
     ),
     "IMA reference in an unknown state": (type(IMA_REFERENCE), spoil(IMA_REFERENCE, state="good"), "ref.state"),
     "IMA reference with half a digest": (type(IMA_REFERENCE), spoil(IMA_REFERENCE, policy=BOOT), "wire.size"),

@@ -340,7 +340,7 @@ def test_statements_lose_nothing_but_what_is_no_code(text: str) -> None:
 
 REQUIRED_LOGS = {
     "a list without PCR 10": ("ima", "[0, 1, 7]", "tpm.ima.unquoted"),
-    "an event log of other PCRs": ("event-log", "[10, 11]", "policy.settings"),
+    "an event log of other PCRs": ("event-log", "[10, 11]", "tpm.log.unquoted"),
 }
 """A check that is required, the PCRs that are asked for, and the code of the finding."""
 

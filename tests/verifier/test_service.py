@@ -25,8 +25,10 @@ from attestation.log import verify_checkpoint
 from attestation.problem import DENIAL_TYPE, PROBLEM_TYPE, Denial, Problem
 from attestation.report import sign_report
 from fixtures.attester import SoftTpm
+from fixtures.measured import captured, policy_for
 from tests.verifier.hall import CA, Hall, Host, allowed, ended
 from verifier.changes import Unit
+from verifier.refs import spool
 from verifier.service import Server, listen
 from verifier.store import Unavailable
 
@@ -182,6 +184,15 @@ def test_a_body_that_grows_too_large_is_cut_off(shared: Running) -> None:
     assert shared.problem(response).reason == "http.size"
 
 
+async def measuring(hall: Hall) -> None:
+    """Enrol a host in a pool of its own that has an IMA reference."""
+    left = spool.leave(hall.settings.directory, policy_for(captured()[1]).to_bytes())
+    asked = {"policy": left, "provenance": "test", "pools": ["measured"], "activate": True}
+    await hall.command("refs.ima.put", name="files", **asked)
+    made = await hall.command("token.create", node="measured", pool="measured", activate=True)
+    await Host(hall, "measured", SoftTpm(CA)).enrol(made["token"])
+
+
 NAMED: dict[str, tuple[Callable[[bytes], str | None], bool]] = {
     "no challenge": (lambda _: None, False),
     "an open challenge": (lambda nonce: nonce.hex(), True),
@@ -202,12 +213,17 @@ def test_a_large_body_is_read_for_an_open_challenge_alone(
         shared.hall.hands.time += 1  # the throttle lets go
         return shared.problem(shared.http.post(path, content=body, headers=headers)).reason
 
-    named = name(shared.challenge().nonce)
+    other, hall = name(shared.challenge().nonce), shared.hall
+    if hall.verifier.store.node("measured") is None:
+        hall.run(measuring(hall))
+    named = name(shared.challenge("measured").nonce)
     headers = {"content-type": api.COSE_TYPE} | ({} if named is None else {api.CHALLENGE_HEADER: named})
     assert (reason(large) != "http.size") == is_read
     assert reason(bytes(api.MAX_BODY[path] + 1)) == "http.size"
-    shared.hall.hands.time += 31
+    hall.hands.time += 31
     assert reason(large) == "http.size"
+    headers = {"content-type": api.COSE_TYPE} | ({} if other is None else {api.CHALLENGE_HEADER: other})
+    assert reason(large) == "http.size"  # a challenge that wants no list
 
 
 def test_garbage_in_a_strangers_envelope_is_refused_everywhere(shared: Running) -> None:
