@@ -16,11 +16,12 @@ from typing import Final
 
 from agent.cgroup import Cgroup, find_root
 from agent.client import Pinned, Unreachable, Verifier
-from agent.devices import DeviceError
+from agent.devices import DeviceError, NvIndex
 from agent.sandbox import landlock_abi
 from agent.settings import Settings
 from agent.state import FILE, Enrolment
 from attestation.errors import InterlockError
+from attestation.tpm.nv import WORKLOAD, WRITTEN, NvPublic
 
 OK, WARN, FAIL = "ok", "warn", "fail"
 _SYNCHRONISED: Final = Path("/run/systemd/timesync/synchronized")
@@ -82,10 +83,20 @@ def _tpm(settings: Settings) -> Iterator[Finding]:
         clock = tpm.clock()
         yield Finding("tpm", OK, f"{settings.tcti}, {clock.reset_count} resets")
         yield _ek(tpm.ek_certificate)
+        yield _jobs(tpm.workload())
     except DeviceError as error:
         yield Finding("tpm", FAIL, str(error), "switch the TPM on in the firmware, load its driver, check tcti")
     finally:
         tpm.close()
+
+
+def _jobs(index: NvIndex | None) -> Finding:
+    name = f"NV index {WORKLOAD.index:#010x}"
+    if index is None:
+        return Finding("jobs", OK, f"{name} is made with the first job")
+    if NvPublic.from_bytes(index.public).attributes | WRITTEN != WORKLOAD.attributes | WRITTEN:
+        return Finding("jobs", WARN, f"{name} is not the agent's", "find out who uses it: the first job takes it over")
+    return Finding("jobs", OK, f"{name} holds {'nothing yet' if index.contents is None else index.contents.hex()}")
 
 
 def _ek(read: Callable[[], bytes]) -> Finding:

@@ -13,6 +13,9 @@ quote-N.qualifying       what extraData must be, in hexadecimal: nonce, intent, 
 quote-N.pcrs             the PCR values one after the other, lowest index first; their hash is pcrDigest
 event-log-N.bin          the boot event log that record N rests on, as the firmware wrote it
 ima-N-from-M.bin         entry M and following of the kernel's measurement list, binary, in the evidence of record N
+workload-N.attest        what TPM2_NV_Certify says of the jobs that were measured, with the same extraData as the quote
+workload-N.signature     TPMT_SIGNATURE over it
+workload-N.entries       the jobs, 80 bytes each: grant, code, environment (docs/workload.md)
 gpuM-N.report            the signed SPDM report of device gpuM (or switchM) in the evidence of record N
 gpuM-N.chain.pem         the certificates of the key that signed it, as the device sent them, leaf first
 gpu-N.nonce              the nonce that these reports must carry, in hexadecimal
@@ -56,6 +59,8 @@ def extract(bundle: Bundle) -> Iterator[tuple[str, bytes]]:
             ak = Public.from_bytes(archive.node(record).ak_public).key
             for name, data in _quote(evidence, ak, archive.holder(record)):
                 yield f"quote-{number}.{name}", data
+            for name, data in _workload(evidence):
+                yield f"workload-{number}.{name}", data
             yield from _logs(archive, record, evidence, number)
             name_of_ak = Public.from_bytes(archive.node(record).ak_public).name
             yield from _devices(evidence, name_of_ak, read_collateral(archive, record), number)
@@ -110,3 +115,11 @@ def _quote(evidence: Evidence, ak: PublicKey, holder: PublicKey) -> Iterator[tup
     yield "ak.pem", ak.to_pem()
     yield "qualifying", qualifying.hex().encode()
     yield "pcrs", b"".join(value for _, value in sorted(record.pcrs.items()))
+
+
+def _workload(evidence: Evidence) -> Iterator[tuple[str, bytes]]:
+    shown = TpmRecord.from_bytes(evidence.collection[TPM].value).workload if TPM in evidence.collection else None
+    if shown is not None:
+        yield "attest", shown.attest
+        yield "signature", shown.signature
+        yield "entries", shown.entries

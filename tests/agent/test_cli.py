@@ -1,5 +1,6 @@
 """``interlock-agent`` against a real verifier and an emulated TPM."""
 
+import hashlib
 import json
 import os
 import signal
@@ -19,10 +20,13 @@ from agent.connect import connect
 from agent.messages import Question
 from agent.settings import Settings
 from agent.state import FILE, Enrolment
+from agent.tpm import EsysTpm
 from attestation.errors import InterlockError
+from attestation.tpm.nv import CLEAR_STCLEAR, WORKLOAD
 from fixtures.swtpm import Swtpm, manufacture
 from tests.agent.holding import UID, environment
 from tests.agent.house import House
+from tests.agent.test_tpm_nv import define, undefine
 from tests.verifier.hall import CA
 
 ROOT = Path(__file__).parents[2]
@@ -276,6 +280,26 @@ def test_limits_that_hold_by_the_control_group_are_no_finding(host: Agent, monke
     assert "limits" not in levels(host.file)
     monkeypatch.setattr("agent.doctor._LIMIT_FILES", ("nonesuch.max",))
     assert levels(host.file)["limits"] == "warn"
+
+
+def test_the_index_that_jobs_are_measured_in(tmp_path: Path, house: House) -> None:
+    others = replace(WORKLOAD, attributes=WORKLOAD.attributes & ~CLEAR_STCLEAR)
+    with Swtpm.start() as blank:
+        file, tpm = Agent(house, tmp_path, blank.tcti).file, EsysTpm(blank.tcti)
+
+        def seen() -> tuple[str, str]:
+            (finding,) = [each for each in doctor.examine(file) if each.name == "jobs"]
+            return finding.level, finding.seen
+
+        assert seen() == ("ok", "NV index 0x01800100 is made with the first job")
+        tpm.define_workload()
+        assert seen() == ("ok", "NV index 0x01800100 holds nothing yet")
+        tpm.extend_workload(bytes(32))
+        assert seen()[1].endswith(hashlib.sha256(bytes(64)).hexdigest())
+        undefine(blank)
+        define(blank, others)
+        assert seen() == ("warn", "NV index 0x01800100 is not the agent's")
+        tpm.close()
 
 
 def test_a_tpm_without_a_certificate_cannot_be_enrolled(tmp_path: Path, house: House) -> None:

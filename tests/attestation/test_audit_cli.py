@@ -242,6 +242,11 @@ def test_extract_gives_files_that_stock_tools_believe(files: Path) -> None:
     for number in (0, 2, 3, 4):
         assert checkquote(out, number, (out / f"quote-{number}.qualifying").read_text()) == 0
         assert checkquote(out, number, "00" * 32) != 0
+    assert not (out / "workload-0.attest").exists(), "no job had been measured"
+    for number in (2, 3, 4):
+        qualifying = bytes.fromhex((out / f"quote-{number}.qualifying").read_text())
+        assert qualifying in (out / f"workload-{number}.attest").read_bytes()
+        assert (out / f"workload-{number}.entries").read_bytes()[:16] == Bundle.from_bytes(story().run).job
 
 
 def test_openssl_believes_the_checkpoint(files: Path) -> None:
