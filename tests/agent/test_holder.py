@@ -27,7 +27,7 @@ from attestation.tpm.quote import CODES
 from attestation.tpm.structures import ALG_SHA256, Public
 from fixtures.attester import SoftTpm
 from tests.agent.house import House
-from tests.agent.test_daemon import POLITE
+from tests.agent.test_run import POLITE
 from tests.attestation.examples import ENFORCED, LEASE, TPM_LEASE
 from tests.verifier.hall import CA
 
