@@ -22,7 +22,8 @@ from functools import cache
 
 from attestation.errors import InterlockError, Malformed
 from attestation.evidence import TpmRecord
-from attestation.tpm.attest import Attest, CertifyInfo, CreationInfo, QuoteInfo
+from attestation.progress import boot_of
+from attestation.tpm.attest import Attest, CertifyInfo, CreationInfo, NvCertifyInfo, QuoteInfo
 from attestation.tpm.boot import facts, kinds
 from attestation.tpm.boot.check import check_boot
 from attestation.tpm.boot.facts import BootState
@@ -35,7 +36,7 @@ from attestation.tpm.boot.variables import Variable, read_database
 from attestation.tpm.credential import make_credential
 from attestation.tpm.ekcert import UntrustedEkCertificate, UntrustedNames, trim_der
 from attestation.tpm.eventlog import AGILE, Event, EventLog, banks, is_ccel, prove, read_event_log
-from attestation.tpm.identity import Ek, verify_ak, verify_ek
+from attestation.tpm.identity import Ak, Ek, verify_ak, verify_ek
 from attestation.tpm.ima.appraise import ImaResult, ImaSubject, appraise_ima
 from attestation.tpm.ima.entry import Entry, from_binary
 from attestation.tpm.ima.measurements import ImaList, read_ascii, read_binary
@@ -43,12 +44,15 @@ from attestation.tpm.ima.policy import CompiledPolicy, ImaPolicy, compile_policy
 from attestation.tpm.ima.progress import ImaProgress
 from attestation.tpm.ima.replay import replay as replay_list
 from attestation.tpm.issuers import issuers
+from attestation.tpm.nv import WORKLOAD, NvPublic
 from attestation.tpm.quote import CODES
 from attestation.tpm.roles import role_of
 from attestation.tpm.structures import ALG_SHA256, Public, Signature
 from attestation.tpm.wrapping import ENTROPY_SIZE
+from attestation.workload import WorkloadRecord, verify_workload
 from fixtures.attester import SoftTpm
 from fixtures.ca import TestCa
+from fixtures.workload import Jobs
 from tests import vectors
 from tests.fuzz.harness import REFUSED, Harness, demand
 from tools.evidence import chains, presented, quotes
@@ -306,13 +310,15 @@ def _images() -> Iterator[bytes]:
 
 
 def structures(data: bytes) -> None:
-    """TPMT_PUBLIC, TPMT_SIGNATURE, TPMS_ATTEST: whatever reads as one writes back the same bytes."""
+    """TPMT_PUBLIC, TPMT_SIGNATURE, TPMS_ATTEST, TPMS_NV_PUBLIC: whatever reads as one writes back the same bytes."""
     for read in (
         Public.from_bytes,
         lambda found: Signature.from_bytes(found, CODES),
         lambda found: Attest.from_bytes(found, QuoteInfo, CODES),
         lambda found: Attest.from_bytes(found, CertifyInfo, CODES),
         lambda found: Attest.from_bytes(found, CreationInfo, CODES),
+        lambda found: Attest.from_bytes(found, NvCertifyInfo, CODES),
+        NvPublic.from_bytes,
     ):
         try:
             found = read(data)
@@ -335,7 +341,7 @@ def _structures() -> Iterator[bytes]:
         for found in presented.with_keys(entry, held, evidence()):
             yield from (part for part in (found.attest, found.signature, found.public) if part)
     yield from (_tpm(kind).ek_public() for kind in _EKS)
-    yield _tpm("p256").ak.to_bytes()
+    yield from (_tpm("p256").ak.to_bytes(), WORKLOAD.to_bytes(), _measured()[1].attest)
 
 
 _EKS = ("p256", "p384", "rsa2048")
@@ -386,6 +392,36 @@ def _records() -> Iterator[bytes]:
     yield whole.to_bytes()
 
 
+# --- measured jobs ----------------------------------------------------------------------------------------------------
+
+_QUALIFYING, _BOOT = bytes(32), boot_of(1, 0)
+
+
+@cache
+def _measured() -> tuple[Ak, WorkloadRecord]:
+    """A host that has let three jobs start, and what it shows."""
+    tpm = SoftTpm(CA)
+    jobs = Jobs(tpm)
+    for number in range(3):
+        jobs.ensure(bytes([number]) * 16, bytes(32), bytes(32))
+    record = jobs.record(_QUALIFYING)
+    if record is None:
+        raise LookupError("nothing was measured")
+    return verify_ak(tpm.create_ak().public), record
+
+
+def workload(data: bytes) -> None:
+    """A record of measured jobs: whatever is believed says what the TPM has signed, and lists what was measured."""
+    ak, genuine = _measured()
+    with suppress(*REFUSED):
+        record = WorkloadRecord.from_bytes(data)
+        demand(record.to_bytes() == data, "a record of jobs is not what it was made of")
+        found = verify_workload(record, ak=ak, qualifying=_QUALIFYING, boot=_BOOT, proven=None, granted=None)
+        demand(record.attest == genuine.attest, "a forged certification is believed")
+        demand((record.start, record.entries) == (0, genuine.entries), "other jobs are believed than were measured")
+        demand(found.count == 3, "a job is counted that was not measured")
+
+
 TPM_HARNESSES = {
     name: Harness(name, run, seeds, most)
     for name, run, seeds, most in (
@@ -398,6 +434,7 @@ TPM_HARNESSES = {
         ("structures", structures, _structures, 1024),
         ("credential", credential, lambda: (_tpm(kind).ek_public() for kind in _EKS), 512),
         ("tpm-record", tpm_record, _records, 4096),
+        ("workload", workload, lambda: iter([_measured()[1].to_bytes()]), 2048),
     )
 }
 """Every harness by its name."""
