@@ -212,6 +212,8 @@ def _normal(value: Any, tags: frozenset[int] | None) -> Any:
     if kind is list or kind is tuple:
         return [item if type(item) in _LEAVES else _normal(item, tags) for item in value]
     if kind in _MAPS:
+        if not value:
+            return {}
         if not _KEYS.issuperset(map(type, value)):
             raise Unencodable("cbor.key", "a map key that is neither integer nor string")
         return {key: item if type(item := value[key]) in _LEAVES else _normal(item, tags) for key in in_order(value)}

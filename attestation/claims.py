@@ -56,7 +56,7 @@ class Appraisal(Wire):
     @property
     def failures(self) -> tuple[Check, ...]:
         """The checks that failed, in order."""
-        return tuple(c for c in self.checks if c.outcome == FAIL)
+        return tuple([c for c in self.checks if c.outcome == FAIL])
 
 
 def identities(submods: Mapping[str, Appraisal]) -> set[str]:
@@ -102,4 +102,5 @@ class Claims(Wire):
     @property
     def failures(self) -> tuple[Check, ...]:
         """Every failed check, submodules in name order."""
-        return tuple(c for name in sorted(self.submods) for c in self.submods[name].failures)
+        failed = [name for name, part in self.submods.items() if part.failures]
+        return tuple(c for name in sorted(failed) for c in self.submods[name].failures)

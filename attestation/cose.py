@@ -225,8 +225,11 @@ def _to_be_signed(signed_header: bytes, payload: bytes) -> bytes:
 
 def _elements(message: cbor.Value) -> tuple[bytes, Header, bytes | None, bytes]:
     """Take the four elements out of tag 18; unprotected labels are integers."""
-    match message:  # the tag can only be 18: (2) let no other pass
-        case cbor.Tagged(value=[bytes(header), dict(outside), bytes() | None as payload, bytes(signature)]):
+    value = message.value if isinstance(message, cbor.Tagged) else None  # the tag can only be 18: (2) let no other pass
+    if isinstance(value, list) and len(value) == 4:
+        header, outside, payload, signature = value
+        fits = isinstance(header, bytes) and (payload is None or isinstance(payload, bytes))
+        if fits and isinstance(outside, dict) and isinstance(signature, bytes):
             return header, _labels(outside), payload, signature
     raise Malformed("cose.structure", "tag 18 around [bstr, map, bstr or nil, bstr] is expected")
 

@@ -11,6 +11,7 @@ import hashlib
 import hmac
 from collections.abc import Container, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from attestation import cbor
@@ -215,6 +216,7 @@ def _check_logged(grant: Grant, unprotected: Mapping[int, Any], record_bytes: by
     verify_receipt(receipts[0], leaf_hash(record_bytes), log_key)
 
 
+@lru_cache(maxsize=4096)
 def holder_key(key: PublicKey) -> bytes:
     """The encoded COSE_Key that ``cnf`` carries for this holder key."""
     return cbor.encode(key.to_cose_key())

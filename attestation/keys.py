@@ -20,7 +20,7 @@ Not here: which keys are trusted. A `PublicKey` is a name and a verifier of sign
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from hashlib import sha256
 from typing import Protocol, Self, TypeAlias
 
@@ -238,8 +238,9 @@ class SoftwareSigner:
         return r.to_bytes(width, "big") + s.to_bytes(width, "big")
 
 
+@lru_cache(maxsize=4096)
 def _alg_of(spki: bytes) -> int:
-    """Return the algorithm of the kind that `spki` has the prefix and the length of."""
+    """Return the algorithm of the kind that `spki` has the prefix and the length of. Remembered, as `_load` is."""
     for alg, kind in _KINDS.items():
         if spki.startswith(kind.prefix) and len(spki) == kind.spki_size:
             return alg
@@ -250,6 +251,7 @@ def _alg_of(spki: bytes) -> int:
     raise Untrusted("key.unsupported", "this kind or encoding of key is not used here")
 
 
+@lru_cache(maxsize=4096)
 def _load(spki: bytes) -> _Usable:
     """Parse an `spki` whose prefix and length fit; what can still be wrong is the point."""
     try:

@@ -41,6 +41,13 @@ class PutBlob(Change):
 
 
 @dataclass(frozen=True, slots=True)
+class PutBlobs(Change):
+    """Archive many, each with its digest; no harm where one is there already."""
+
+    blobs: tuple[tuple[bytes, bytes], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class PutVersion(Change):
     """Make the archived blob ``digest`` a version of ``kind`` (see :data:`VERSIONED`). It is not in force by that."""
 

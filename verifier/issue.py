@@ -14,7 +14,7 @@ from attestation.reference import IMA_PCR
 from attestation.tpm.enforced import is_enforced, terms_of, tpm_lease
 from attestation.tpm.policy import approval
 from attestation.tpm.structures import Public
-from verifier.changes import AdvanceLease, Change, PutBlob, PutJob, RevokeJob, Unit, UseIntent
+from verifier.changes import AdvanceLease, Change, PutBlobs, PutJob, RevokeJob, Unit, UseIntent
 from verifier.judge import Case, Judgement
 from verifier.keys import KeyRing
 from verifier.state import digests_of
@@ -158,9 +158,9 @@ def put_job(case: Case, cti: bytes, state: str) -> PutJob:
     )
 
 
-def put_blobs(archive: Mapping[str, bytes], named: Mapping[str, bytes]) -> tuple[PutBlob, ...]:
-    """The changes that archive ``archive``, whose digests ``named`` holds among others."""
-    return tuple(PutBlob(named[name], data) for name, data in archive.items())
+def put_blobs(archive: Mapping[str, bytes], named: Mapping[str, bytes]) -> tuple[PutBlobs]:
+    """The change that archives ``archive``, whose digests ``named`` holds among others."""
+    return (PutBlobs(tuple([(named[name], data) for name, data in archive.items()])),)
 
 
 def make_record(judgement: Judgement, kind: str, cti: bytes, digests: dict[str, bytes]) -> Record:

@@ -24,7 +24,7 @@ from attestation.errors import Malformed, Untrusted
 from attestation.keys import PublicKey
 from attestation.log import leaf_hash
 from attestation.progress import HostProgress, merged
-from verifier.changes import Change, PutBlob, Unit
+from verifier.changes import Change, PutBlobs, Unit
 from verifier.sqlite_reads import DISK, SqliteReads
 from verifier.sqlite_rules import (
     APPLICATION_ID,
@@ -190,28 +190,15 @@ class _Group:
             return self._change(changes[0]) if changes else None
         execute = self._database.execute
         execute("SAVEPOINT unit")
-        blobs: list[tuple[bytes, bytes]] = []
         for change in changes:
-            if isinstance(change, PutBlob):
-                blobs.append((change.digest, change.data))
-                continue
-            if blobs:
-                self._archive(blobs)
             conflict = self._change(change)
             if conflict is not None:
                 execute("ROLLBACK TO unit")
                 execute("RELEASE unit")
                 self._held.clear()
                 return conflict
-        if blobs:
-            self._archive(blobs)
         execute("RELEASE unit")
         return None
-
-    def _archive(self, blobs: list[tuple[bytes, bytes]]) -> None:
-        """Put blobs that follow one another with one call, and forget them."""
-        self._database.executemany(PUT_BLOB, blobs)
-        blobs.clear()
 
     def _change(self, change: Change) -> Conflict | None:
         """Make one change, or say why its condition does not hold.
@@ -219,6 +206,9 @@ class _Group:
         What is in force and who may submit is asked once in a group: until the group changes it itself, nobody does.
         """
         kind = type(change)
+        if isinstance(change, PutBlobs):
+            self._database.executemany(PUT_BLOB, change.blobs)
+            return None
         if kind in STEADY and change in self._held:
             return None
         rule, values = RULES[kind], parameters(change)

@@ -116,7 +116,7 @@ _NO_NODE = _absent("node", "name", "name")
 _NO_JOB = _absent("job", "cti", "cti")
 
 PUT_BLOB = "INSERT INTO blob (digest, data) VALUES (?, ?) ON CONFLICT DO NOTHING"
-"""For many blobs at once, their values by place."""
+"""For each of many blobs, its values by place."""
 
 STEADY = frozenset({changes.ExpectActive, changes.ExpectSubmitter})
 UNSETTLING = frozenset({changes.Activate, changes.PutSubmitter})
@@ -124,6 +124,7 @@ UNSETTLING = frozenset({changes.Activate, changes.PutSubmitter})
 
 RULES: Mapping[type[changes.Change], Rule] = {
     changes.PutBlob: Rule("INSERT INTO blob (digest, data) VALUES (:digest, :data) ON CONFLICT DO NOTHING"),
+    changes.PutBlobs: Rule(PUT_BLOB),
     changes.PutVersion: Rule(
         "INSERT INTO version (kind, digest, at) SELECT :kind, digest, :now FROM blob WHERE digest = :digest"
         " ON CONFLICT (kind, digest) DO UPDATE SET at = at",

@@ -180,12 +180,13 @@ class Verifier:
         """The node's record of today. Raises ``Untrusted("node.unknown")``."""
         return self._node(name)[0]
 
-    def _node(self, name: str) -> tuple[NodeRecord, bytes | None]:
-        """The node's record of today, and what is proven of it, encoded."""
+    def _node(self, name: str, since: "Open | Issued | None" = None) -> tuple[NodeRecord, bytes | None]:
+        """The node's record of today, but with the counters of ``since``, and what is proven of it, encoded."""
         found = self.store.node(name)
         if found is None:
             raise Untrusted("node.unknown", f"no node is called {name!r}")
-        record = replace(_node_record(found.record), state=found.state, clock=found.clock, gpus=found.gpus or None)
+        clock = found.clock if since is None else since.clock
+        record = replace(_node_record(found.record), state=found.state, clock=clock, gpus=found.gpus or None)
         return record, found.progress
 
     def submitter(self, kid: bytes) -> Submitter | None:
@@ -251,9 +252,9 @@ class Verifier:
         """
         known = self._open.get(nonce)
         if known is not None:
-            return known.challenge, replace(self.node(known.node), clock=known.clock)
+            return known.challenge, self._node(known.node, known)[0]
         row = self._issued(nonce)
-        node = replace(self.node(row.node), clock=row.clock)
+        node, _ = self._node(row.node, row)
         force = self.in_force()
         challenge = ask(
             node,
