@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from attestation.errors import Malformed
+from attestation.errors import Malformed, Untrusted
 from attestation.tpm.boot.policy import BootPolicy
 from attestation.tpm.ima.policy import ImaPolicy
 from verifier.refs import diff
@@ -52,7 +52,10 @@ def fetch(directory: Path, name: str) -> tuple[dict[str, Any], BootPolicy | ImaP
     found = call(directory, "refs.policy", name=name)
     data = base64.b64decode(found["data"])
     while len(data) < found["size"]:
-        data += base64.b64decode(call(directory, "refs.policy", name=name, offset=len(data))["data"])
+        more = call(directory, "refs.policy", name=name, offset=len(data))
+        if more["policy"] != found["policy"]:
+            raise Untrusted("ref.changed", f"{name} was replaced while it was fetched")
+        data += base64.b64decode(more["data"])
     return found, (BootPolicy if found["kind"] == "boot" else ImaPolicy).from_bytes(data)
 
 

@@ -118,9 +118,7 @@ def boot_edit(
     if after == before:
         show(out, found, as_json=as_json)
         return
-    common = {"name": name, "pools": found["pools"], "activate": found["state"] == "active"}
-    if found["expires"] is not None:
-        common["expires"] = found["expires"]
+    common = {"name": name, "keep": True}
     show(out, _put(dir_, after, f"{found['provenance']}; edited", common, found["policy"]), as_json=as_json)
 
 

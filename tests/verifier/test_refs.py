@@ -13,6 +13,7 @@ from attestation.evidence import TpmRecord, qualifying_data
 from attestation.intent import Intent
 from attestation.log import Record
 from attestation.progress import boot_of
+from attestation.reference import STATES
 from attestation.tpm.ima.policy import ImaPolicy
 from fixtures.attester import SoftTpm
 from fixtures.gpu.records import Records
@@ -24,6 +25,7 @@ from verifier.cli_refs import moment, span
 from verifier.refs import bootdoc, imadoc, proven, spool
 from verifier.refs.desk import CHUNK
 from verifier.refs.listing import Listing
+from verifier.terminal import call
 
 PCRS = tuple(range(11))
 ENTRIES = captured()[1]
@@ -286,10 +288,32 @@ def test_a_pool_has_one_list_in_use(open_hall: Hall) -> None:
         act(open_hall.command("refs.set-state", name="new", state="obsolete"))
     assert states(open_hall) == {"old": "active", "new": "pending"}
     moved = act(open_hall.command("refs.set-state", name="new", state="active", replace=True))
-    assert moved == {"name": "new", "state": "active", "retired": ["old"]}
+    assert moved == {"name": "new", "state": "active", "retired": ["old"], "warnings": []}
     assert states(open_hall) == {"old": "retired", "new": "active"}
     act(lists(open_hall, "newer", activate=True, replace=True))
     assert states(open_hall) == {"old": "retired", "new": "retired", "newer": "active"}
+
+
+def test_a_list_that_no_quote_could_prove_is_warned_of(tmp_path: Path) -> None:
+    made = Hall(tmp_path)
+    with made:
+        made.run(made.load())
+        made.run(lists(made, "files"))
+        moved = made.run(made.command("refs.set-state", name="files", state="active"))
+        (warning,) = moved["warnings"]
+        assert warning.startswith("pool lab: PCR 10 is not among the pcrs")
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_an_edit_leaves_state_pools_and_end_as_they_are(open_hall: Hall, state: str) -> None:
+    act = open_hall.run
+    act(open_hall.command("refs.boot.put", name="b", policy=_encoded(), provenance="1", pools=["x"], seconds=60))
+    before = act(open_hall.command("refs.list"))["boots"][0]
+    if state != "pending":
+        act(open_hall.command("refs.set-state", name="b", state=state))
+    act(open_hall.command("refs.boot.put", name="b", policy=_encoded(), provenance="2", keep=True))
+    after = act(open_hall.command("refs.list"))["boots"][0]
+    assert after == before | {"state": state, "provenance": "2"}
 
 
 def test_lists_of_other_pools_do_not_disturb_each_other(open_hall: Hall) -> None:
@@ -567,6 +591,24 @@ def test_times() -> None:
     for text in ("0d", "5", "d", "5w", "-5d", "9999999d"):
         with pytest.raises(InterlockError, match=r"ref\.time"):
             span(text)
+
+
+def test_a_list_that_is_replaced_while_it_is_fetched_is_none(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "list").write_bytes(b"".join(ENTRIES))
+    ask("refs", "ima", "from-list", str(tmp_path / "list"), "--name", "l", "--pool", "lab", dir_=home)
+    (tmp_path / "list").write_bytes(SOLD)
+    monkeypatch.setattr("verifier.refs.desk.CHUNK", 1000)
+
+    def replacing(directory: Path, command: str, **arguments: Any) -> Any:
+        answer = call(directory, command, **arguments)
+        if "offset" not in arguments:
+            ask("refs", "ima", "from-list", str(tmp_path / "list"), "--name", "l", "--pool", "lab", dir_=home)
+        return answer
+
+    monkeypatch.setattr("verifier.cli_refs.call", replacing)
+    assert refused("refs", "ima", "show", "l", dir_=home) == "ref.changed"
 
 
 def test_a_large_list_comes_back_in_parts(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

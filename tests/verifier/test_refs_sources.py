@@ -360,8 +360,24 @@ def test_a_link_is_not_followed(tmp_path: Path) -> None:
     with pytest.raises(Untrusted, match=r"ref\.spool"):
         spool.take(tmp_path, bytes.fromhex(name))
     path.symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(OSError, match="symbolic"):
+    spool.leave(tmp_path, b"policy")
+    assert not path.is_symlink()
+
+
+def test_a_directory_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
+    """The command may run as root, and the directory is the service's: nothing of others is written or given away."""
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / spool.DIRECTORY).symlink_to(tmp_path / "theirs")
+    with pytest.raises(OSError, match=r"Not a directory|symbolic"):
         spool.leave(tmp_path, b"policy")
+    assert not list((tmp_path / "theirs").iterdir())
+
+
+@pytest.mark.root
+def test_what_root_leaves_is_the_service_s(tmp_path: Path) -> None:
+    os.chown(tmp_path, 4321, 4321)
+    path = tmp_path / spool.DIRECTORY / spool.leave(tmp_path, b"policy")
+    assert (path.stat().st_uid, path.parent.stat().st_uid) == (4321, 4321)
 
 
 def test_a_policy_of_a_distribution_goes_through(tmp_path: Path) -> None:

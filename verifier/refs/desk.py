@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from attestation.errors import Malformed, Untrusted
 from attestation.reference import (
+    IMA_PCR,
     STATES,
     USABLE,
     Approval,
@@ -73,7 +74,7 @@ async def refs_set_state(desk: Desk) -> Any:
         raise Untrusted("ref.unknown", f"nothing is called {name!r}, or it is {state} already")
     moved, retired = _one_for_each_pool(moved, name, retire=desk.flag("replace"))
     await _put(desk, moved, f"{name} {state}{_and_retired(retired)}")
-    return {"name": name, "state": state, "retired": list(retired)}
+    return {"name": name, "state": state, "retired": list(retired), "warnings": _warnings(desk, moved)}
 
 
 async def refs_expire(desk: Desk) -> Any:
@@ -233,7 +234,7 @@ async def _put_list(desk: Desk, policy: ImaPolicy, provenance: str, pools: tuple
     changed, retired = _one_for_each_pool(replace(references, lists=(*others, made)), name, retire=desk.flag("replace"))
     detail = f"IMA reference {name} {made.state}, policy {policy.digest.hex()}{_and_retired(retired)}"
     await _put(desk, changed, detail, PutBlob(policy.digest, policy.to_bytes()))
-    return described_row(made) | {"retired": list(retired)}
+    return described_row(made) | {"retired": list(retired), "warnings": _warnings(desk, changed)}
 
 
 # --- what they share --------------------------------------------------------------------------------------------------
@@ -282,7 +283,10 @@ def _and_retired(names: tuple[str, ...]) -> str:
 
 
 def _common(desk: Desk, before: Described | None, provenance: str, pools: tuple[str, ...]) -> dict[int, Any]:
-    """The fields that boot and IMA references share. Rule 3."""
+    """The fields that boot and IMA references share. Rule 3. With ``keep`` they stay as they were ``before``."""
+    if before is not None and desk.flag("keep"):
+        kept = {1: before.name, 2: list(before.pools), 4: before.state, 5: _cut(provenance)}
+        return kept | ({} if before.expires is None else {6: before.expires})
     wanted = sorted({*pools, *desk.texts("pools")}) or list(() if before is None else before.pools)
     if not wanted:
         raise Malformed("admin.argument", "name the pools that it is for")
@@ -294,9 +298,22 @@ def _common(desk: Desk, before: Described | None, provenance: str, pools: tuple[
         1: desk.text("name"),
         2: wanted,
         4: "active" if desk.flag("activate") else "pending",
-        5: provenance if len(provenance) <= _MOST_PROVENANCE else provenance[: _MOST_PROVENANCE - 1] + "…",
+        5: _cut(provenance),
         **({} if expires is None else {6: expires}),
     }
+
+
+def _cut(provenance: str) -> str:
+    return provenance if len(provenance) <= _MOST_PROVENANCE else provenance[: _MOST_PROVENANCE - 1] + "…"
+
+
+def _warnings(desk: Desk, references: References) -> list[str]:
+    """What is in force and cannot be met: a list that no quote of the policy's PCRs could prove."""
+    if IMA_PCR in desk.verifier.in_force().policy.settings.pcrs:
+        return []
+    pools = sorted({pool for found in references.lists if found.state in USABLE for pool in found.pools})
+    text = f"PCR {IMA_PCR} is not among the pcrs of settings.toml: every job of the pool is denied (tpm.ima.unquoted)"
+    return [f"pool {pool}: {text}" for pool in pools]
 
 
 def _end(desk: Desk) -> int | None:

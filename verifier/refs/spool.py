@@ -18,16 +18,37 @@ DIRECTORY = "incoming"
 
 def leave(home: Path, data: bytes) -> str:
     """Leave ``data`` for the service whose directory is ``home``; its name, the SHA-256 in hexadecimal."""
-    directory, owner = home / DIRECTORY, home.stat()
-    directory.mkdir(mode=0o700, exist_ok=True)
-    name = hashlib.sha256(data).hexdigest()
-    handle = os.open(directory / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    with os.fdopen(handle, "wb") as file:
-        if os.geteuid() == 0:
-            os.chown(directory, owner.st_uid, owner.st_gid)
-            os.fchown(handle, owner.st_uid, owner.st_gid)
-        file.write(data)
+    directory, name = home / DIRECTORY, hashlib.sha256(data).hexdigest()
+    is_new = _make(directory)
+    folder = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        if is_new:
+            _give(folder, home)
+        with suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=folder)
+        handle = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=folder)
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            _give(handle, home)
+    finally:
+        os.close(folder)
     return name
+
+
+def _make(directory: Path) -> bool:
+    """Make the directory; whether it was not there."""
+    try:
+        directory.mkdir(mode=0o700)
+    except FileExistsError:
+        return False
+    return True
+
+
+def _give(handle: int, home: Path) -> None:
+    """Let what was just made belong to whom ``home`` belongs to: root alone can, and has to."""
+    if os.geteuid() == 0:
+        owner = home.stat()
+        os.fchown(handle, owner.st_uid, owner.st_gid)
 
 
 def take(home: Path, digest: bytes) -> bytes:
