@@ -290,6 +290,7 @@ def _agreement(audit: _Audit) -> str:
         "holder key": (grant.confirmation.key, holder_key(audit.archive.holder(record))),
         "time": (grant.issued, record.time),
         "limits": (grant.limits.within(audit.intent.limits), True),
+        "secrets": (grant.secrets, audit.intent.secrets),
     }
     wrong = [name for name, (one, other) in pairs.items() if one != other]
     if wrong:

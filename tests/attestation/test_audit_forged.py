@@ -335,6 +335,7 @@ FORGED: Table = {
         "holder key": lambda made: made.regrant(confirmation=Confirmation(key=holder_key(OTHER.public))),
         "time": lambda made: made.regrant(issued=1),
         "limits": more_time,
+        "secrets": lambda made: made.regrant(secrets=("weights",)),
         "issuer": lambda made: made.regrant(issuer="another"),
         "audience of the challenge": asked(audience="another"),
         "no challenge": lambda made: made.rename(0, "challenge", None),

@@ -97,6 +97,7 @@ GRANTS_REFUSED: dict[str, tuple[Any, str]] = {
         lambda: Answer(limits=replace(INTENT.limits, memory_mb=INTENT.limits.memory_mb + 1)),
         "grant.limits",
     ),
+    "a secret that nobody asked for": (lambda: Answer(secrets=("weights",)), "grant.secrets"),
     "expired": (lambda: _set("asked", replace(ASKED, elapsed=600.0)), "grant.expired"),
     "from the future": (lambda: _set("asked", replace(ASKED, elapsed=-0.1)), "grant.expired"),
     "not valid yet": (lambda: Answer(not_before=GRANT.issued + 1), "grant.expired"),

@@ -14,6 +14,8 @@ from typer.testing import CliRunner
 from typing_extensions import override
 
 from agent.devices import Approved, DeviceError, TpmSigner
+from attestation.audit import verify_bundle
+from attestation.bundle import Root
 from attestation.cose import ES256, SoftwareSigner
 from attestation.errors import InterlockError, Malformed, Untrusted
 from attestation.grant import Authorization, Grant
@@ -422,6 +424,8 @@ def test_a_value_is_nowhere_but_in_the_sealed_form(reader: Reader, caplog: pytes
         said.append(str(refused.value))
     reader.hall.run(reader.host.report(grant))
     verifier = reader.hall.verifier
+    root = Root.from_pem(verifier.keys.root)
+    assert all(check.ok for check in verify_bundle(make_bundle(verifier, grant.id), root))
     places = {
         "answer": answer.to_bytes(),
         "bundle": make_bundle(verifier, grant.id),
