@@ -17,6 +17,7 @@ from attestation.log import Record
 from attestation.node import STATES as NODE_STATES
 from attestation.node import NodeRecord, Submitter
 from attestation.problem import DRAIN, HARD
+from attestation.progress import HostProgress
 from verifier.bundles import make_bundle
 from verifier.changes import PutSubmitter, PutToken, RevokeJob, SetNodeGpus, SetNodeState, Unit
 from verifier.collateral_desk import COLLATERAL
@@ -71,10 +72,10 @@ async def node_list(desk: Desk) -> Any:
 
 
 async def node_show(desk: Desk) -> Any:
-    """One node with its live jobs."""
+    """One node with its live jobs, and what is proven of its present boot, as far as decisions rested on it."""
     node = _known_node(desk)
     jobs = desk.verifier.store.jobs(node=node.name, live=True)
-    return _node(node) | {"jobs": [_job(job) for job in jobs]}
+    return _node(node) | {"proven": _proven(node), "jobs": [_job(job) for job in jobs]}
 
 
 async def node_set_state(desk: Desk) -> Any:
@@ -266,6 +267,20 @@ def _node(node: Node) -> dict[str, Any]:
         "firmware": f"{record.firmware:#018x}",
         "enrolled": record.enrolled,
         "gpus": list(node.gpus),
+    }
+
+
+def _proven(node: Node) -> dict[str, Any]:
+    """Nothing before the first grant on a host."""
+    if node.progress is None:
+        return {}
+    found = HostProgress.from_bytes(node.progress)
+    resets, restarts = int.from_bytes(found.boot[:4]), int.from_bytes(found.boot[4:])
+    return {
+        "boot": f"{resets}.{restarts}",
+        "event_log": None if found.log is None else found.log.hex(),
+        "ima_entries": None if found.ima is None else found.ima.next,
+        "jobs": found.workload_count,
     }
 
 

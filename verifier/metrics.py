@@ -8,6 +8,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from attestation.claims import Claims
 
 _DEVICE = re.compile(r"(gpu|switch)[0-9]+")
+_OF_THE_BOOT = frozenset({"tpm.event-log", "tpm.boot", "tpm.ima", "tpm.workload"})
 _BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0)
 
 
@@ -52,6 +53,12 @@ class Metrics:
             ["kind", "outcome"],
             registry=self.registry,
         )
+        self.checks = Counter(
+            "interlock_host_checks",
+            "Checks of what booted and ran on hosts, in evidence that was judged.",
+            ["check", "outcome"],
+            registry=self.registry,
+        )
         self.log_size = Gauge("interlock_log_size", "Records in the log.", registry=self.registry)
         self.open_challenges = Gauge(
             "interlock_open_challenges", "Challenges that were not answered yet.", registry=self.registry
@@ -78,11 +85,15 @@ class Metrics:
             self.reasons.labels(reason).inc()
 
     def appraised(self, claims: Claims | None) -> None:
-        """Count the devices in the claims of a judgement that is settled."""
+        """Count the devices, and what was looked at of the boot, in the claims of a judgement that is settled."""
         for name, part in ({} if claims is None else claims.submods).items():
             device = _DEVICE.fullmatch(name)
             if device is not None:
                 self.devices.labels(device[1], "fail" if part.failures else "pass").inc()
+            elif name == "tpm":
+                for check in part.checks:
+                    if check.name in _OF_THE_BOOT:
+                        self.checks.labels(check.name, check.outcome).inc()
 
     def text(self) -> bytes:
         """Everything in the Prometheus text format."""

@@ -159,6 +159,18 @@ def test_the_whole_list_then_nothing_new_then_three_entries(run: Run) -> None:
     assert max(sizes) < 10_000
 
 
+def test_the_operator_sees_how_far_a_host_is_proven(run: Run) -> None:
+    log = hashlib.sha256(LOG).hexdigest()
+    assert run.hall.run(run.hall.command("node.show", node="host"))["proven"] == {
+        "boot": "1.0",
+        "event_log": log,
+        "ima_entries": 222,
+        "jobs": 0,
+    }
+    run.hall.run(run.hall.add_host("other"))
+    assert run.hall.run(run.hall.command("node.show", node="other"))["proven"] == {}
+
+
 def test_a_restarted_verifier_goes_on_where_it_was(run: Run) -> None:
     run.logs.measure(NEW[0])
     run.go_on()
@@ -184,6 +196,9 @@ def test_an_unknown_file_ends_the_job_and_is_named(run: Run) -> None:
     assert seen is not None
     assert seen.next == 222
     assert run.hall.verifier.job(run.grant.id).state == "revoked"
+    counted = run.hall.verifier.metrics.text().decode().splitlines()
+    assert 'interlock_host_checks_total{check="tpm.ima",outcome="fail"} 1.0' in counted
+    assert 'interlock_host_checks_total{check="tpm.boot",outcome="pass"} 2.0' in counted
     again = denied(run.hall.run(run.host.ask(run.hall.intent())))
     assert [refusal.code for refusal in again.reasons] == ["tpm.ima.unlisted"]
 
