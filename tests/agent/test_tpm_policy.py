@@ -21,10 +21,12 @@ from tpm2_pytss import (  # type: ignore[import-untyped]  # tpm2-pytss ships no 
     TPM2B_PUBLIC,
     TPMT_SIGNATURE,
     TPMT_SYM_DEF,
+    TSS2_Exception,
 )
 
 from agent.devices import Approved, DeviceError, Tpm
-from agent.tpm import EsysTpm, _Link, _selection
+from agent.tpm import NO_TICKET, SIGN_SCHEME, EsysTpm, _Link, _selection
+from agent.tpm_policy import authorised
 from attestation.keys import ES256, SoftwareSigner
 from attestation.tpm.identity import verify_ak, verify_holder
 from attestation.tpm.policy import (
@@ -366,4 +368,36 @@ def test_a_broken_connection_is_told_as_such(manufactured: Path) -> None:
         bench.sign(approved)
         emulator.proxy.answers += [0x922, 0x922]  # TPM_RC_RETRY: busy is not refused
         bench.sign(approved)
+        tpm.close()
+
+
+def test_a_session_that_was_made_ready_in_time_is_good_for_one_use(manufactured: Path) -> None:
+    """A limit that the documents state: a TPM looks at its clock when a term is asserted, at PCRs at use as well."""
+    with Swtpm.start(manufactured) as emulator:
+        tpm = EsysTpm(emulator.tcti, deadline=5)
+        blob = tpm.create_holder(POLICY.public).blob
+        bench = Bench(tpm, emulator, Public.from_bytes(tpm.load_holder(blob).public))
+        link = _Link(emulator.tcti, 5.0)
+
+        def uses(approved: Approved, meanwhile: Callable[[], object]) -> int:
+            """How often a session is good that was made ready under `approved` before `meanwhile`."""
+            count = 0
+            with authorised(link, approved) as session:
+                meanwhile()
+                with link.flushed(link.primary(ESYS_TR.OWNER, Public.from_bytes(blob))[0]) as key:
+                    for count in range(3):  # noqa: B007 - counted
+                        try:
+                            link.esys.sign(key, DIGEST, SIGN_SCHEME, NO_TICKET, session1=session)
+                        except TSS2_Exception:
+                            break
+            return count
+
+        ends, stays = bench.approve(bench.terms(0.3)), bench.approve(bench.terms())
+        tpm.close()  # the emulator has three places for keys
+        tpm = bench.tpm = EsysTpm(emulator.tcti, deadline=5)
+        assert uses(ends, lambda: bench.pass_time(0.4)) == 1
+        with pytest.raises(DeviceError, match="0x126"):
+            uses(ends, lambda: None)
+        assert uses(stays, lambda: bench.extend(4)) == 0
+        link.close()
         tpm.close()
