@@ -33,6 +33,7 @@ from attestation import (
 from attestation.gpu import collateral as gpu_collateral
 from attestation.gpu import policy as gpu_policy
 from attestation.gpu import record as gpu_record
+from attestation.tpm import sealing
 from attestation.tpm.boot import policy as boot_policy
 from attestation.tpm.ima import policy as ima_policy
 from attestation.tpm.ima import progress as ima_progress
@@ -41,7 +42,7 @@ from attestation.wire import Bounds, Wire
 DOCUMENT = Path(__file__).parent.parent / "docs" / "formats.md"
 BEGIN, END = "<!-- cddl: written by tools/formats.py -->\n", "<!-- end of cddl -->\n"
 GPU_MODULES = (gpu_record, gpu_policy, gpu_collateral)
-TPM_MODULES = (boot_policy, ima_policy, ima_progress, progress, workload)
+TPM_MODULES = (boot_policy, ima_policy, ima_progress, progress, workload, sealing)
 MODULES = (
     *(
         intent,
