@@ -4,6 +4,7 @@ Every refusal is of one thing that is not as it should be, and ends with the rea
 """
 
 import hashlib
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -27,7 +28,7 @@ from attestation.tpm.eventlog import read_event_log
 from attestation.tpm.ima.policy import CompiledPolicy, ImaPolicy, compile_policy
 from attestation.tpm.ima.progress import ImaProgress
 from fixtures.attester import SoftTpm
-from fixtures.measured import Measured, captured, entry, policy_for
+from fixtures.measured import CAPTURED, Measured, captured, entry, policy_for
 from tests.attestation.examples import CHALLENGE, ID, SHA256, digest
 from tests.attestation.facts import USAGE
 from tests.attestation.tpm.ima.lists import AGGREGATED
@@ -60,6 +61,9 @@ STRONGER = replace(DEMANDS, secure_boot=True)
 BOOT = BootReference(name="vm-boot", pools=("lab",), policy=DEMANDS, state="active", provenance="captured")
 ALLOWED = policy_for(ENTRIES)
 IMA = ImaReference(name="vm-files", pools=("lab",), policy=ALLOWED.digest, state="active", provenance="captured")
+SHA384 = 0x000C
+PADDED = bytes.fromhex(json.loads(CAPTURED.read_text(encoding="utf-8"))["sha384"]["pcrs"]["10"])
+"""PCR 10 of the captured machine in that bank."""
 HELD_TO = ("tpm.event-log", "tpm.boot", "tpm.ima")
 SOLD = entry(b"/usr/bin/sold", b"sold")
 
@@ -76,6 +80,7 @@ class Machine(World):
     allowed: ImaPolicy = ALLOWED
     progress: HostProgress | None = None
     kept: bytes | None = None
+    settings: Settings = SETTINGS
 
     @override
     def __post_init__(self) -> None:
@@ -94,7 +99,7 @@ class Machine(World):
         """Ask for what is not proven yet, and collect it."""
         challenge = ask(
             self.node,
-            settings=SETTINGS,
+            settings=self.settings,
             references=ReferenceSet(self.references),
             progress=self.progress,
             nonce=CHALLENGE.nonce,
@@ -555,6 +560,25 @@ def test_a_log_without_exit_boot_services_is_assumed_only_where_a_reference_acce
         accepting = replace(_lenient(accepted=("tpm.boot.exit-missing",)), name="old", **unusable)
         machine.refer(boots=(accepting, _lenient()))
         assert machine.failure().reason == "tpm.log.mismatch"
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({}, "tpm.ima.padded"),
+        ({"unsafe_padded": True}, "tpm.ima.boot-aggregate"),
+        ({"unsafe_padded": True, "boot_aggregate": "unchecked"}, None),
+    ],
+    ids=["not accepted", "accepted, and another bank's boot_aggregate", "both excused"],
+)
+def test_a_bank_into_which_the_captured_kernel_extends_sha1(changes: dict[str, Any], reason: str | None) -> None:
+    """Debian's Linux 6.1 has no SHA-384 when IMA starts, and its boot_aggregate is of the SHA-256 bank."""
+    machine = Machine(settings=replace(SETTINGS, bank=SHA384))
+    machine.tpm.pcrs[SHA384][10] = PADDED
+    machine.allowed = policy_for(ENTRIES, **changes)
+    boot = replace(BOOT, policy=replace(DEMANDS, drivers=None))
+    machine.refer(boots=(boot,), lists=(replace(IMA, policy=machine.allowed.digest),))
+    assert [check.reason for check in machine.appraise().failures] == ([] if reason is None else [reason])
 
 
 def test_a_challenge_is_outdated_where_another_would_be_asked() -> None:
