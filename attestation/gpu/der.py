@@ -1,39 +1,37 @@
-"""Just enough DER to read the extensions that device certificates carry (ITU-T X.690, 8.1 and 10.1).
+"""The DER in the extensions that device certificates carry (ITU-T X.690).
 
-One accepted encoding: low tag numbers, definite lengths in their shortest form, integers in their shortest form, and
-nothing after the last element. Everything else is `Malformed("gpu.chain.der")`, bytes missing or left over are
-`gpu.chain.der.truncated` and `gpu.chain.der.trailing`. Certificates themselves are parsed by `cryptography`.
+Integers in their shortest form, bit strings without set unused bits, and nothing after the last element. Everything
+else is `Malformed("gpu.chain.der")`, bytes missing or left over are `gpu.chain.der.truncated` and
+`gpu.chain.der.trailing`. Certificates themselves are parsed by `cryptography`.
 """
 
-from dataclasses import dataclass
-
+from attestation import der
+from attestation.der import CONSTRUCTED, CONTEXT, INTEGER, OCTET_STRING, OID, SEQUENCE, UTF8_STRING, Element
 from attestation.errors import Malformed
-from attestation.reader import Reader
 
-INTEGER, OCTET_STRING, OID, UTF8_STRING, SEQUENCE = 0x02, 0x04, 0x06, 0x0C, 0x30
-CONTEXT, CONSTRUCTED = 0x80, 0x20
+__all__ = [
+    "CONSTRUCTED",
+    "CONTEXT",
+    "INTEGER",
+    "OCTET_STRING",
+    "OID",
+    "SEQUENCE",
+    "UTF8_STRING",
+    "Element",
+    "bits",
+    "contents",
+    "elements",
+    "inside",
+    "unsigned",
+]
 
-_HIGH_TAG = 0x1F
-_LONG, _MOST_OCTETS = 0x80, 2
+_CODE, _TRUNCATED, _TRAILING = "gpu.chain.der", "gpu.chain.der.truncated", "gpu.chain.der.trailing"
 _MOST_NUMBER = 8
-
-
-@dataclass(frozen=True, slots=True)
-class Element:
-    """One element: its identifier octet, its contents, and all of it as it stood there."""
-
-    tag: int
-    contents: bytes
-    whole: bytes
 
 
 def elements(data: bytes) -> tuple[Element, ...]:
     """All elements in `data`, one after another. Raises `Malformed("gpu.chain.der...")`."""
-    reader = Reader(data, "gpu.chain.der")
-    found = []
-    while reader.remaining:
-        found.append(_element(reader))
-    return tuple(found)
+    return tuple(der.elements(data, _CODE, _TRUNCATED))
 
 
 def inside(data: bytes, tag: int) -> tuple[Element, ...]:
@@ -43,12 +41,14 @@ def inside(data: bytes, tag: int) -> tuple[Element, ...]:
 
 def contents(data: bytes, tag: int) -> bytes:
     """The contents of the one element, of type `tag`, that `data` is. Raises `Malformed("gpu.chain.der...")`."""
-    reader = Reader(data, "gpu.chain.der")
-    element = _element(reader)
-    reader.done()
-    if element.tag != tag:
-        raise Malformed("gpu.chain.der", f"type {element.tag:#04x} where {tag:#04x} belongs")
-    return element.contents
+    found = elements(data)
+    if not found:
+        raise Malformed(_TRUNCATED, "there is no element")
+    if len(found) > 1:
+        raise Malformed(_TRAILING, f"{len(found) - 1} elements after the one that belongs here")
+    if found[0].tag != tag:
+        raise Malformed(_CODE, f"type {found[0].tag:#04x} where {tag:#04x} belongs")
+    return found[0].contents
 
 
 def unsigned(octets: bytes) -> int:
@@ -69,18 +69,3 @@ def bits(octets: bytes) -> frozenset[int]:
         raise Malformed("gpu.chain.der", "unused bits of a bit string are set, or there are none")
     last = 8 * (len(octets) - 1) - 1
     return frozenset(last - shift for shift in range(last + 1) if value >> shift & 1)
-
-
-def _element(reader: Reader) -> Element:
-    head = reader.take(2)
-    tag, first = head
-    if tag & _HIGH_TAG == _HIGH_TAG:
-        raise Malformed("gpu.chain.der", "a tag number above 30")
-    octets = reader.take(first & ~_LONG if first & _LONG else 0)
-    length = first
-    if first & _LONG:
-        length = int.from_bytes(octets, "big")
-        if not octets or len(octets) > _MOST_OCTETS or length < max(_LONG, 1 << 8 * (len(octets) - 1)):
-            raise Malformed("gpu.chain.der", "a length is indefinite, too large, or not in its shortest form")
-    value = reader.take(length)
-    return Element(tag, value, head + octets + value)

@@ -44,7 +44,11 @@ DICE: dict[str, tuple[Changes, str]] = {
         {"leaf": pki.diced(pki.tlv(0x30, pki.tlv(0x02, b"\x01"), BROM_SPKI, pki.fwid(), pki.fwid()))},
         "gpu.device.dice.form",
     ),
-    "DICE with something behind it": ({"leaf": pki.diced(pki.composite(BROM_SPKI) + b"\0")}, "gpu.chain.der.trailing"),
+    "DICE with something behind it": (
+        {"leaf": pki.diced(pki.composite(BROM_SPKI) + b"\x05\0")},
+        "gpu.chain.der.trailing",
+    ),
+    "DICE with a byte behind it": ({"leaf": pki.diced(pki.composite(BROM_SPKI) + b"\0")}, "gpu.chain.der.truncated"),
     "DICE cut short": ({"leaf": pki.diced(pki.composite(BROM_SPKI)[:-1])}, "gpu.chain.der.truncated"),
     "DICE in a set": ({"leaf": pki.diced(b"\x31" + pki.composite(BROM_SPKI)[1:])}, "gpu.chain.der"),
     "empty DICE": ({"leaf": pki.diced(b"")}, "gpu.chain.der.truncated"),
@@ -164,7 +168,6 @@ NOT_DER = {
     "an indefinite length": "3080 0000",
     "a long form of a short length": "04817f" + "00" * 127,
     "a length with a leading zero": "04820080" + "00" * 128,
-    "a length of three octets": "0483010000" + "00" * 65536,
 }
 
 
