@@ -37,7 +37,7 @@ _EMPTY: Final = NvIndex(WORKLOAD.to_bytes(), None)
 class Kept(Wire):
     """What is on the disk: the boot, and its entries as a record shows them."""
 
-    MAX_SIZE = 3 << 20
+    MAX_SIZE = 2 << 20
 
     boot: bytes = label(1, size=BOOT_SIZE)
     entries: bytes = label(2, most=MOST * WorkloadEntry.SIZE)

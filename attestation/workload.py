@@ -35,6 +35,7 @@ that no quote has covered yet, never one that was proven: docs/workload.md.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from hmac import compare_digest
@@ -47,7 +48,7 @@ from attestation.reader import Reader
 from attestation.tpm.attest import Attest, NvCertifyInfo
 from attestation.tpm.identity import Ak
 from attestation.tpm.nv import WORKLOAD, WRITTEN, NvPublic, attribute_names
-from attestation.tpm.structures import ALG_SHA256, Codes, Signature, digest, verify_signature
+from attestation.tpm.structures import Codes, Signature, verify_signature
 from attestation.wire import Wire, label, wire
 
 CODES = Codes(
@@ -59,7 +60,7 @@ CODES = Codes(
 )
 BEGINNING = bytes(32)
 """What an extend index holds before anything was extended into it (Part 3, 31.10)."""
-MOST = 32768
+MOST = 16384
 """Entries in one record, and jobs in one boot."""
 
 
@@ -94,7 +95,7 @@ class WorkloadRecord(Wire):
     index held before the first of them.
     """
 
-    MAX_SIZE = 3 << 20
+    MAX_SIZE = 2 << 20
 
     public: bytes = label(1, most=256)
     attest: bytes = label(2, most=2048)
@@ -132,7 +133,7 @@ class Granted(NamedTuple):
 def replay(entries: Iterable[WorkloadEntry], value: bytes = BEGINNING) -> bytes:
     """What the index holds once ``entries`` were extended into it, ``value`` before (Part 3, 31.10)."""
     for entry in entries:
-        value = digest(ALG_SHA256, value + entry.measurement)
+        value = hashlib.sha256(value + entry.measurement).digest()
     return value
 
 
