@@ -101,7 +101,10 @@ class Workloads:
             public, (attest, signature) = certified
             read = Attest.from_bytes(attest, NvCertifyInfo, CODES)
             boot = boot_of(read.clock.reset_count, read.clock.restart_count)
-            sequence = self._sequence if self._sequence.boot == boot else _Sequence(boot)
+            if self._sequence.boot != boot:  # rule 2: what it holds is of before
+                self._settle()
+                return None
+            sequence = self._sequence
             count = len(sequence.entries)
             if read.info.contents == _without_last(sequence):
                 count -= 1

@@ -242,13 +242,37 @@ def test_another_boot_begins_anew(tmp_path: Path, other: Callable[[SoftTpm], Non
     assert (now.boot, now.count, now.value) == (boot(tpm), 1, replay([JOBS[1]]))
 
 
-def test_what_is_shown_before_the_first_job_of_another_boot(tmp_path: Path) -> None:
+@pytest.mark.parametrize("other", [_rebooted, _resumed, _cleared])
+@pytest.mark.parametrize("restarted", [True, False], ids=["restarted", "same agent"])
+def test_what_is_shown_before_the_first_job_of_another_boot(
+    tmp_path: Path,
+    other: Callable[[SoftTpm], None],
+    restarted: bool,
+) -> None:
     tpm = SoftTpm(CA)
     workloads = Workloads(tpm, tmp_path / FILE)
     workloads.measure(JOBS[0])
     known = proven(tpm, workloads)
-    tpm.reboot()
+    other(tpm)
+    if restarted:
+        workloads = Workloads(tpm, tmp_path / FILE)
     assert proven(tpm, workloads, known).count == 0
+    assert workloads.measure(JOBS[1]) == 1
+    assert proven(tpm, workloads, known, JOBS[1]).count == 1
+
+
+def test_a_host_that_lost_its_state_begins_anew_where_nobody_knows_of_it(tmp_path: Path) -> None:
+    tpm = SoftTpm(CA)
+    workloads = Workloads(tpm, tmp_path / FILE)
+    workloads.measure(JOBS[0])
+    known = proven(tpm, workloads)
+    again = Workloads(tpm, tmp_path / "another")
+    with pytest.raises(Untrusted) as denied:
+        proven(tpm, again, known)
+    assert denied.value.reason == "tpm.workload.absent"
+    assert proven(tpm, again).count == 0
+    assert again.measure(JOBS[1]) == 1
+    assert proven(tpm, again, None, JOBS[1]).count == 1
 
 
 @pytest.mark.parametrize("orderly", [True, False], ids=["shutdown", "power failure"])
