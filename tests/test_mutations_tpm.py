@@ -91,6 +91,16 @@ def test_a_fact_of_a_list_that_is_missed_is_a_violation(targets: list[Target]) -
     assert not genuine.is_part_of(None)
 
 
+def test_a_register_that_is_not_explained_any_more(targets: list[Target]) -> None:
+    """One that the operating system extends as well is missed by who needs it; of any other there is no less."""
+    log = find(targets, "log", "sha256", "glinux")
+    genuine = log.verify(log.data)
+    assert isinstance(genuine, Boot)
+    for pcr in (4, 12):
+        proof = replace(genuine.proof, pcrs=genuine.proof.pcrs - {pcr}, unproven=genuine.proof.unproven | {pcr})
+        assert replace(genuine, proof=proof).is_part_of(genuine) == (pcr == 12)
+
+
 def test_the_campaign_sees_an_authority_that_a_type_hides(
     targets: list[Target], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,79 +6,19 @@ log and list with its evidence. The reason has to be the same, in the check that
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import replace
 
 import pytest
-from typing_extensions import override
 
-from attestation.appraise import Subject, appraise_and_follow
-from attestation.errors import Untrusted
-from attestation.progress import HostProgress, boot_of
-from attestation.reference import Baseline, BootReference, ImaReference
 from attestation.tpm.boot.policy import BootPolicy
 from attestation.tpm.ima.appraise import ImaSubject
 from attestation.tpm.ima.policy import CompiledPolicy
 from attestation.tpm.ima.progress import ImaProgress
-from fixtures.attester import SoftTpm
-from tests.attestation.examples import CHALLENGE, SHA256
+from tests.attestation.examples import SHA256
+from tests.attestation.shown import IMA_PCR, Shown, accepted
 from tests.attestation.tpm import test_eventlog_matrix, test_ima_matrix
 from tests.attestation.tpm.ima.lists import BOOT_PCRS
 from tests.attestation.tpm.logs import LogMaker, honest, lenient, utf16
-from tests.attestation.world import CA, VERIFIER, World
-
-PCRS = tuple(range(16))
-IMA_PCR = 10
-HELD_TO = ("tpm.event-log", "tpm.boot", "tpm.ima")
-USED: dict[str, Any] = {"name": "used", "pools": ("lab",), "state": "active", "provenance": "test"}
-
-
-def _host() -> SoftTpm:
-    return SoftTpm(CA)
-
-
-@dataclass
-class Shown(World):
-    """A host whose TPM holds ``values``, and that is held to ``boot`` and to ``files``."""
-
-    tpm: SoftTpm = field(default_factory=_host)
-    values: Mapping[int, bytes] = field(default_factory=dict)
-    boot: BootPolicy | None = None
-    files: CompiledPolicy | None = None
-    proven: ImaProgress | None = None
-
-    @override
-    def __post_init__(self) -> None:
-        self.challenge = replace(CHALLENGE, pcrs=PCRS, wants=("event-log", "ima"))
-        self.tpm.pcrs[SHA256].update(self.values)
-        super().__post_init__()
-        boots = () if self.boot is None else (BootReference(policy=self.boot, **USED),)
-        lists = () if self.files is None else (ImaReference(policy=self.files.digest, **USED),)
-        self.references = replace(self.references, baselines=self.baselines, boots=boots, lists=lists)
-
-    @property
-    def baselines(self) -> tuple[Baseline, ...]:
-        """Equality of PCRs counts only where there is no reference for the boot."""
-        pcrs = {SHA256: {pcr: (value,) for pcr, value in self.tpm.read_pcrs(SHA256, PCRS).items()}}
-        return () if self.boot is not None else (replace(self.baseline, pcrs=pcrs),)
-
-    @property
-    @override
-    def subject(self) -> Subject:
-        here = boot_of(self.tpm.reset_count, self.tpm.restart_count)
-        progress = None
-        if self.proven is not None and self.proven.next:
-            progress = HostProgress(boot=here, ima=replace(self.proven, boot=here))
-        return replace(super().subject, ima=self.files, progress=progress)
-
-
-def accepted(world: Shown) -> HostProgress | None:
-    """What is proven of the host from now on. Raises ``Untrusted`` with the reason of the one check that fails."""
-    followed = appraise_and_follow(world.evidence(), world.subject, verifier=VERIFIER)
-    for failed in followed.claims.failures:
-        assert failed.name in HELD_TO
-        raise Untrusted(failed.reason or "", failed.detail or "")
-    return followed.progress
 
 
 def of_log(data: bytes, quoted: Mapping[int, bytes], bank: int = SHA256, policy: BootPolicy | None = None) -> None:
@@ -131,7 +71,7 @@ def test_variant_of_the_event_log(name: str, monkeypatch: pytest.MonkeyPatch) ->
 
 
 ELSEWHERE = "row 45: begun again without a reset"
-"""The whole appraisal takes boots from the quote, so there is no other one; `test_appraise_boot.py` has what is left."""
+"""The whole appraisal takes boots from the quote, so there is no other one; the rest is in `test_appraise_boot.py`."""
 
 
 @pytest.mark.parametrize("name", sorted(test_ima_matrix.MORE.keys() - {ELSEWHERE}))

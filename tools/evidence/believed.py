@@ -5,7 +5,7 @@ they are no part of a result.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from attestation.tpm.boot import facts
 from attestation.tpm.boot.facts import OFF, ON, BootState, Fact
@@ -13,7 +13,7 @@ from attestation.tpm.boot.findings import ACCEPTABLE
 from attestation.tpm.boot.kinds import NOWHERE
 from attestation.tpm.boot.policy import BootPolicy
 from attestation.tpm.boot.variables import Database
-from attestation.tpm.eventlog import Proof
+from attestation.tpm.eventlog import RUNTIME_PCRS, RUNTIME_REGISTERS, Proof
 from attestation.tpm.ima.entry import BUF, Entry
 from attestation.tpm.ima.policy import BOOT_AGGREGATE, STRONG, WEAK, ImaBuffer, ImaFiles, ImaPolicy, ImaRule
 from attestation.tpm.ima.replay import ZEROES
@@ -40,8 +40,15 @@ class Boot:
         return cls(proof, told, state.databases)
 
     def is_part_of(self, genuine: object) -> bool:
-        """Whether this is what the genuine log says, less some of what nothing is compared with."""
-        if not isinstance(genuine, Boot) or (self.proof, self.databases) != (genuine.proof, genuine.databases):
+        """Whether this is what the genuine log says, less some of what nothing is compared with.
+
+        Registers that the operating system extends as well may be explained no more: whoever needs one misses it.
+        """
+        if not isinstance(genuine, Boot) or self.databases != genuine.databases:
+            return False
+        missed = genuine.proof.pcrs - self.proof.pcrs
+        proof = replace(genuine.proof, pcrs=genuine.proof.pcrs - missed, unproven=genuine.proof.unproven | missed)
+        if self.proof != proof or not missed <= RUNTIME_PCRS | RUNTIME_REGISTERS:
             return False
         registers = self.facts.keys() | genuine.facts.keys()
         return all(_less(self.facts.get(pcr, ()), genuine.facts.get(pcr, ())) for pcr in registers)

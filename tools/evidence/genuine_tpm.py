@@ -11,7 +11,8 @@ ek       NV image, intermediates and public area of each EK certificate         
 
 What a part is judged by demands everything that the genuine one shows: each fact of a boot (:func:`demands`), each
 entry of a list (:func:`listed`). So whatever is left out or put in has to be seen. The captures of whole machines
-(``vm/*.json``) are also appraised as a whole: quote, log, list.
+(``vm/*.json``) are also appraised as a whole: quote, log, list; log and list of the SHA-256 bank in signed evidence, by
+the product's whole appraisal, of a host whose TPM in software has the captured PCRs.
 """
 
 import base64
@@ -39,7 +40,8 @@ from attestation.tpm.ima.replay import EXTENSIONS
 from attestation.tpm.ima.replay import replay as replay_list
 from attestation.tpm.issuers import issuers
 from attestation.tpm.quote import verify_quote
-from attestation.tpm.structures import ALG_SHA256, HASHES
+from attestation.tpm.structures import ALG_SHA256, HASHES, USER_WITH_AUTH
+from tests.attestation.shown import Shown, accepted
 from tools.evidence import chains, presented, quotes
 from tools.evidence.believed import Boot, demands, listed
 from tools.evidence.case import Unreadable
@@ -278,7 +280,7 @@ def read_values(data: bytes) -> dict[int, bytes]:
 def _certificates(entry: File, evidence: Evidence) -> Iterator[Target]:
     """NV image, those between it and the root, and the public area, each changed by itself.
 
-    The authorisation policy of the public area is no part of the result: nothing covers it, and nothing rests on it.
+    How the key is authorised (policy, userWithAuth) is no part of the result: nothing covers it, nothing rests on it.
     """
     image = certificates(entry.data)[0] if entry.data[:1] == b"-" else entry.data
     genuine = chains.verify(evidence, image)
@@ -292,7 +294,8 @@ def _certificates(entry: File, evidence: Evidence) -> Iterator[Target]:
         between = tuple(certificates(data)) if part == "intermediates" else above
         pool = issuers(trim_der(now["image"]), (*between, *evidence.authorities) if part == "image" else between)
         found = verify_ek(now["image"], now["public"], pool, evidence.anchors, at=at)
-        return replace(found, public=replace(found.public, policy=b""))
+        attributes = found.public.attributes & ~USER_WITH_AUTH
+        return replace(found, public=replace(found.public, policy=b"", attributes=attributes))
 
     for part, data in (("image", image), ("intermediates", b"".join(above)), ("public", public)):
         if data:
@@ -317,6 +320,9 @@ class _Capture:
         log = base64.b64decode(shown["log"])
         self.log = read_event_log(log)
         self.verify_log = verifier_of_log(self.log, self.bank, values)
+        if self.bank == ALG_SHA256:
+            state = boot_state(self.log, self.bank, prove(self.log, self.bank, values).pcrs)
+            self.host = Shown(values=values, boot=demands(state), files=self.list.policy)
         self.parts = {
             "attest": bytes.fromhex(part["attest"]),
             "signature": bytes.fromhex(part["sig"]),
@@ -346,7 +352,16 @@ class _Capture:
         return lambda data: replace(self._quote({**self.parts, part: data}), signature=b"")
 
     def _whole(self, part: str) -> Callable[[bytes], bool]:
+        if part in ("log", "list") and self.bank == ALG_SHA256:
+            return lambda data: _accepts(partial(self._in_evidence, part), data)
         return lambda data: _accepts(self._appraise, self._joined({**self.parts, part: data}))
+
+    def _in_evidence(self, part: str, data: bytes) -> None:
+        """In signed evidence of a host whose TPM has the captured PCRs, through the product's whole appraisal."""
+        reader = Reader(data if part == "list" else self.parts["list"], "tpm.ima")
+        self.host.ima = reader.u64(), reader.rest()
+        self.host.event_log = data if part == "log" else self.parts["log"]
+        accepted(self.host)
 
     def _joined(self, parts: Mapping[str, bytes]) -> bytes:
         return b"".join(_sized(parts[name]) for name in self.parts)
