@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from fixtures.beats import BeatLab
-from tests.flow.scenes import SCENES, Disk, Host, Silence
+from tests.flow.scenes import SCENES, Disk, Host, Secret, Silence
 
 SCENE_SECONDS = 100.0
 
@@ -50,4 +50,11 @@ def host(scenes: dict[str, Future[Any]]) -> Host:
 def disk(scenes: dict[str, Future[Any]]) -> Disk:
     """The verifier's disk was full for a while."""
     found: Disk = scenes["disk"].result(SCENE_SECONDS)
+    return found
+
+
+@pytest.fixture(scope="session")
+def secret(scenes: dict[str, Future[Any]]) -> Secret:
+    """A job held a secret while its agent was stopped."""
+    found: Secret = scenes["secret"].result(SCENE_SECONDS)
     return found

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -16,14 +17,16 @@ from agent.cgroup import Cgroup
 from agent.clock import now_ns
 from fixtures.beats import Beating, BeatLab
 from fixtures.cgroup_watch import CgroupWatch
+from fixtures.lab import TENANT
 from fixtures.ledger import Ledger
-from fixtures.outside import pause, wait_for
+from fixtures.outside import held_secret, pause, wait_for
 from fixtures.program import LabError
 
 Ending = dict[str, Any]
 HOLD_SECONDS: Final = 12
 """Of the scene of silence: time enough for a verifier to start again on a machine that has other things to do."""
 _LEASE_AND_MORE: Final = 40.0
+SECRET: Final = bytes(range(32))
 _STILL: Final = 0.7
 """So long a frozen job is left alone, that the gap in its beats is plain to see."""
 
@@ -207,7 +210,51 @@ def play_disk() -> Disk:
         return Disk(job, ending, refused, refusal, sizes, health, later, violations)
 
 
-SCENES: Final[dict[str, Callable[[], Any]]] = {"silence": play_silence, "host": play_host, "disk": play_disk}
+@dataclass
+class Secret:
+    """What a job's descriptor of a secret held: while it ran, was frozen, went on, and when it had ended."""
+
+    held: list[bytes]
+    ending: Ending
+    leases: int
+
+
+def play_secret() -> Secret:
+    """The agent is stopped until the lease is over, and goes on; a real TPM opens the secret each time."""
+    with BeatLab() as lab:
+        value = lab.dir / "value"
+        value.write_bytes(SECRET)
+        lab.operator("secret", "add", "weights", "--tenant", TENANT, "--file", str(value))
+        lab.make_submitter("grace", roles=("trainer", "secret-reader"))
+        job = lab.beat(name="holder", options=("--secret", "weights"), key="grace").wait_beat()
+        group = Cgroup(lab.cgroup_of(job.grant or ""))
+        descriptor = held_secret(group.path, "weights")
+
+        def look() -> bytes:
+            return os.pread(descriptor, 128, 0)
+
+        held, agent = [look()], running(lab, "agent")
+        agent.send_signal(signal.SIGSTOP)
+        group._wait("frozen 1", _LEASE_AND_MORE)
+        wait_for(lambda: not look() or None, 1.0)
+        held.append(look())
+        lines = len(job.program.lines)
+        agent.send_signal(signal.SIGCONT)
+        goes_on(job, after=lines)
+        held.append(look())
+        job.signal()
+        ending = job.end()
+        held.append(look())
+        os.close(descriptor)
+        return Secret(held, ending, len(job.events("lease")))
+
+
+SCENES: Final[dict[str, Callable[[], Any]]] = {
+    "silence": play_silence,
+    "host": play_host,
+    "disk": play_disk,
+    "secret": play_secret,
+}
 """Each scene by the name of its fixture."""
 
 
