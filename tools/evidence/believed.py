@@ -13,7 +13,7 @@ from attestation.tpm.boot.findings import ACCEPTABLE
 from attestation.tpm.boot.kinds import NOWHERE
 from attestation.tpm.boot.policy import BootPolicy
 from attestation.tpm.boot.variables import Database
-from attestation.tpm.eventlog import RUNTIME_PCRS, RUNTIME_REGISTERS, Proof
+from attestation.tpm.eventlog import REGISTERS, RUNTIME_PCRS, RUNTIME_REGISTERS, Proof
 from attestation.tpm.ima.entry import BUF, Entry
 from attestation.tpm.ima.policy import BOOT_AGGREGATE, STRONG, WEAK, ImaBuffer, ImaFiles, ImaPolicy, ImaRule
 from attestation.tpm.ima.replay import ZEROES
@@ -48,7 +48,8 @@ class Boot:
             return False
         missed = genuine.proof.pcrs - self.proof.pcrs
         proof = replace(genuine.proof, pcrs=genuine.proof.pcrs - missed, unproven=genuine.proof.unproven | missed)
-        if self.proof != proof or not missed <= RUNTIME_PCRS | RUNTIME_REGISTERS:
+        runtime = RUNTIME_REGISTERS if genuine.proof.pcrs <= frozenset(REGISTERS) else RUNTIME_PCRS
+        if self.proof != proof or not missed <= runtime:
             return False
         registers = self.facts.keys() | genuine.facts.keys()
         return all(_less(self.facts.get(pcr, ()), genuine.facts.get(pcr, ())) for pcr in registers)
