@@ -23,7 +23,8 @@ from attestation.tpm.boot.policy import BootPolicy
 from attestation.tpm.boot.state import boot_state
 from attestation.tpm.boot.told import told
 from attestation.tpm.eventlog import PROVABLE, RUNTIME_PCRS, prove, read_event_log
-from attestation.tpm.ima.appraise import ImaSubject, verify_ima
+from attestation.tpm.ima.appraise import ImaSubject
+from attestation.tpm.ima.once import verify_ima_once
 from attestation.tpm.ima.progress import ImaProgress
 from attestation.tpm.ima.replay import boot_aggregates
 
@@ -120,7 +121,8 @@ def ima(bench: Bench) -> str | None:
         aggregates=boot_aggregates({bank: record.pcrs}),
         cmdline=bench.cmdline,
     )
-    progress = verify_ima(record.ima, asked, known.resume(boot=here, bank=bank, policy=policy.digest), policy)
+    before = known.resume(boot=here, bank=bank, policy=policy.digest)
+    progress = verify_ima_once(record.ima, asked, before, policy)
     bench.progress = replace(bench.progress, ima=progress)
     bench.facts["ima.entries"] = str(progress.next)
     return None

@@ -1,7 +1,8 @@
 """Authorize: may this person run this code on this machine now? Read this and ``agent/run.py``, and you know Interlock.
 
 1. Intent and evidence are read strictly, and not believed yet.
-2. What others say about the devices in the evidence is gathered (:mod:`verifier.gather`).
+2. What others say about the devices in the evidence is gathered (:mod:`verifier.gather`). A long measurement list is
+   looked at beside what else goes on (:mod:`verifier.rehearse`).
 3. The challenge that the evidence answers tells the node, the intent's header tells the submitter.
 4. Signatures, quote, devices, the host's state and the policy are judged (:mod:`verifier.judge`): a pure function.
 5. One unit, all or nothing: the challenge and the intent are used up, all inputs are archived, and the decision is in
@@ -25,6 +26,7 @@ from verifier.judge import Case, Judgement, judge
 from verifier.ledger import Reserved
 from verifier.measured import only_granted
 from verifier.permit import check_policy_key
+from verifier.rehearse import rehearse
 from verifier.secrets import asked_for, release
 from verifier.state import Verifier
 
@@ -35,6 +37,7 @@ async def authorize(verifier: Verifier, asked: AuthorizationRequest) -> Authoriz
     evidence, envelope = read_evidence(asked.evidence)
     cti = verifier.entropy(16)
     gathered = await gather(verifier, evidence, envelope)  # (2)
+    await rehearse(verifier, evidence, envelope, intent)
 
     def look() -> Judgement:
         challenge, node = verifier.asked(evidence.nonce)  # (3)

@@ -31,6 +31,7 @@ from verifier.judge import Case, Judgement, judge
 from verifier.ledger import Reserved
 from verifier.measured import only_granted
 from verifier.permit import check_policy_key
+from verifier.rehearse import rehearse
 from verifier.secrets import asked_for
 from verifier.state import Granted, Unwell, Verifier
 from verifier.store import Job
@@ -44,6 +45,7 @@ async def renew(verifier: Verifier, token: bytes) -> bytes | Denial:
     cti = evidence.grant
     first, granted = verifier.job(cti), verifier.granted(cti)
     gathered = await gather(verifier, evidence, envelope)
+    await rehearse(verifier, evidence, envelope, granted.intent, cti)
 
     def look() -> Judgement:
         challenge, node = verifier.asked(evidence.nonce)

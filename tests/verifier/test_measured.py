@@ -14,6 +14,7 @@ from attestation.audit import PASS, verify_bundle
 from attestation.bundle import Bundle, Root
 from attestation.challenge import Challenge
 from attestation.errors import Untrusted
+from attestation.evidence import read_evidence
 from attestation.extract import extract
 from attestation.grant import Grant
 from attestation.intent import Intent
@@ -22,12 +23,14 @@ from attestation.log import Record
 from attestation.problem import Denial
 from attestation.progress import HostProgress, boot_of
 from attestation.tpm.boot.policy import BootPolicy
+from attestation.tpm.ima import once
 from fixtures.attester import SoftTpm
 from fixtures.measured import Measured, captured, entry, policy_for
 from fixtures.workload import Jobs
 from tests.verifier.hall import CA, CODE, ENVIRONMENT, Hall, Host, allowed, denied, leased
 from verifier.bundles import make_bundle
 from verifier.refs import spool
+from verifier.rehearse import rehearse
 from verifier.renew import renew
 
 LOG, ENTRIES = captured()
@@ -310,6 +313,47 @@ def test_required_checks_are_denied_where_the_pool_has_no_reference(hall: Hall) 
         hall.run(hall.command("refs.set-state", name=name, state="pending"))
     denial = denied(hall.run(host.ask(hall.intent())))
     assert {r.code for r in denial.reasons} >= {"policy.required.event-log", "policy.required.ima"}
+
+
+LONG_LIST = tuple(entry(b"/usr/share/%05d/" % number + b"x" * 900, b"") for number in range(1100))
+
+
+def test_a_long_list_is_gone_through_beside_the_loop(run: Run) -> None:
+    """What the loop then asks for is there already, for this host's request and for another's at the same time."""
+    hall = run.hall
+    other = hall.run(hall.add_host("other", booted_alike()))
+    other.logs = Measured(other.tpm, entries=list(ENTRIES))
+    run.logs.measure(*LONG_LIST)
+    hall.run(allow(hall, (*ENTRIES, *LONG_LIST), "longer"))
+    job = start(hall, other)
+    hall.hands.time += 1
+    evidence = run.host.evidence(run.challenge(), run.intent, grant=run.grant.id)
+    once._outcomes.clear()
+    hall.run(rehearse(hall.verifier, *read_evidence(evidence), run.intent, run.grant.id))
+    assert len(once._outcomes) == 1
+
+    async def both() -> list[bytes | Denial]:
+        return list(await asyncio.gather(renew(hall.verifier, evidence), other.renew(job.grant, job.intent)))
+
+    for answer in hall.run(both()):
+        leased(answer)
+    assert len(once._outcomes) == 1
+    short = other.evidence(hall.run(hall.verifier.challenge("other")), job.intent, grant=job.grant.id)
+    hall.run(rehearse(hall.verifier, *read_evidence(short), job.intent, job.grant.id))
+    assert len(once._outcomes) == 1
+
+
+def booted_alike() -> SoftTpm:
+    """The TPM of another host of the same kind."""
+    tpm = SoftTpm(CA)
+    Measured(tpm).boot()
+    return tpm
+
+
+def test_a_long_list_with_an_unknown_file_is_refused(run: Run) -> None:
+    run.logs.measure(*LONG_LIST)
+    found = codes(run.renew())
+    assert found["tpm.ima.unlisted"].endswith("(1100 refused in all)")
 
 
 def test_an_auditor_makes_every_judgement_again(run: Run) -> None:
