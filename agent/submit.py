@@ -54,7 +54,9 @@ def run(
     environment: Annotated[Path | None, typer.Option(help="Virtual environment; default: that of `python`.")] = None,
     env_var: Annotated[list[str] | None, typer.Option(metavar="NAME[=VALUE]", help="Repeatable.")] = None,
     output: Annotated[list[str] | None, typer.Option(metavar="PATH", help="Below $INTERLOCK_OUT. Repeatable.")] = None,
-    secret: Annotated[list[str] | None, typer.Option(metavar="NAME", help="See INTERLOCK_SECRETS. Repeatable.")] = None,
+    secret: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="A secret to be released. Repeatable.")
+    ] = None,
     fetch_to: Annotated[Path, typer.Option(help="Where outputs are put at the end.", file_okay=False)] = Path(),
     key: Key = keyfile.DEFAULT,
     agent: Socket = DEFAULT_SOCKET,

@@ -12,15 +12,15 @@ it never signs (Part 1, 23.3: duplication is authorised by a policy that names T
 
 from __future__ import annotations
 
-from attestation.tpm.structures import ALG_NULL, ALG_SHA256, NO_DA, Public, digest, sized
+from attestation.tpm.structures import ADMIN_WITH_POLICY, ALG_NULL, ALG_SHA256, NO_DA, Public, digest, sized
 from attestation.tpm.wrapping import ENTROPY_SIZE, share_seed, wrap
 from attestation.wire import Wire, label, wire
 
 ALG_KEYEDHASH = 0x0008
 MOST = 128
 """The most bytes that a TPM seals: MAX_SYM_DATA."""
-SEALED_ATTRIBUTES = NO_DA
-"""No fixedTPM and no fixedParent, as for everything that was imported, and nothing but the policy opens it."""
+SEALED_ATTRIBUTES = NO_DA | ADMIN_WITH_POLICY
+"""No fixedTPM and no fixedParent, as for everything that was imported; nothing but the policy opens or changes it."""
 _DIGEST_SIZE = 32
 SEALING_ENTROPY_SIZE = _DIGEST_SIZE + ENTROPY_SIZE
 
