@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from attestation.audit import Check, verify_bundle
+from attestation.bundle import Root
 from attestation.decision import HARD
 from attestation.grant import Grant
 from attestation.intent import Intent
@@ -13,6 +15,7 @@ from attestation.problem import Denial
 from attestation.progress import boot_of
 from attestation.workload import WorkloadEntry, replay
 from tests.verifier.hall import CODE, ENVIRONMENT, Hall, Host, allowed, denied
+from verifier.bundles import make_bundle
 from verifier.renew import renew
 
 Making = Callable[[Hall, Host, Grant], Awaitable[WorkloadEntry]]
@@ -40,6 +43,13 @@ async def renewed(hall: Hall, host: Host, grant: Grant, intent: Intent) -> bytes
 async def refused(hall: Hall, host: Host, grant: Grant, intent: Intent) -> Denial:
     hall.hands.time += 5
     return denied(await host.renew(grant, intent))
+
+
+def audited(hall: Hall, job: bytes) -> list[Check]:
+    """The checks of an auditor on a job's bundle, all of which pass."""
+    checks = verify_bundle(make_bundle(hall.verifier, job), Root.from_pem(hall.verifier.keys.root))
+    assert [check for check in checks if not check.ok] == []
+    return checks
 
 
 def entry(grant: Grant) -> WorkloadEntry:
@@ -96,6 +106,9 @@ def test_it_outlives_a_restart_of_the_verifier(hall: Hall) -> None:
         host.jobs.start(entry(grant))
         denial = await refused(hall, host, grant, intent)
         assert (denial.codes, denial.klass) == (("tpm.workload.rewritten",), HARD)
+        assert audited(hall, grant.id)[-1].detail == "job 1 of its boot, 1 are shown", (
+            "denied evidence counts for nothing"
+        )
 
     hall.run(after())
 
@@ -200,5 +213,9 @@ def test_a_job_that_was_not_granted_is_found_whoever_listed_it(hall: Hall, made:
             denial = denied(await host.ask(hall.intent()))
         assert (denial.codes, denial.klass) == (("tpm.workload.unknown",), HARD)
         assert (await hall.verifier.challenge(host.name)).workload_next == 1, "nothing of it is kept"
+        job = grant.id if action == "renew" else Record.from_bytes(denial.record).job or b""
+        assert "tpm.workload.unknown" in audited(hall, job)[15].detail, (
+            "a fact of the moment, which the auditor is told"
+        )
 
     hall.run(act())
