@@ -363,6 +363,12 @@ def test_sections_refused(name: str) -> None:
     assert caught.value.reason == reason
 
 
+def test_revoked_images_can_be_demanded_without_a_number() -> None:
+    check_boot(state_of(honest()), lenient(dbx_hashes=ordered(*REVOKED)))
+    with pytest.raises(Untrusted, match=r"^tpm\.boot\.dbx"):
+        check_boot(state_of(honest()), lenient(dbx_hashes=ordered(*REVOKED, bytes(32))))
+
+
 def test_what_confidential_computing_can_meet() -> None:
     state = state_of(confidential())
     files = tuple(sorted(fact.raw for fact in state.all("file")))
