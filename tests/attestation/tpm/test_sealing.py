@@ -37,9 +37,7 @@ def test_the_tpm_it_was_made_for_opens_it(kind: str, secret: bytes) -> None:
 
 def test_the_public_area_is_sealed_data_that_only_its_policy_opens() -> None:
     public = sealed(TPMS["p256"]).public
-    assert public[:8] == bytes.fromhex(
-        "0008 000b 00000480"
-    )  # KEYEDHASH, SHA-256, adminWithPolicy, noDA
+    assert public[:8] == bytes.fromhex("0008 000b 00000480")  # KEYEDHASH, SHA-256, adminWithPolicy, noDA
     assert public[8:42] == b"\x00\x20" + POLICY
     assert public[42:46] == bytes.fromhex("0010 0020")  # no scheme, a unique of 32 bytes
 
