@@ -5,6 +5,7 @@
    looked at beside what else goes on (:mod:`verifier.rehearse`).
 3. The challenge that the evidence answers tells the node, the intent's header tells the submitter.
 4. Signatures, quote, devices, the host's state and the policy are judged (:mod:`verifier.judge`): a pure function.
+   Every job that the host's TPM has measured has to be one that was granted (:mod:`verifier.measured`).
 5. One unit, all or nothing: the challenge and the intent are used up, all inputs are archived, and the decision is in
    the log, durable. What the judgement relied on must still be so at that moment, else it is made again.
 6. Only then, and only for an allow, are grant and first lease signed, each with the receipt of its record. The policy
