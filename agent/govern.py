@@ -58,7 +58,7 @@ class Governed:
             code_look(space.code),
             suspend_look(),
             clock_look(),
-            ima_look(host.logs, self.hurry),
+            ima_look(host.logs, self._grown),
         )
         self._watches = [Watch(looks, host.settings.watch_ms / 1000, self._drifted)]
         if host.gpus is not None and job.intent.gpus.count:  # apart: a driver that hangs must not hold up the others
@@ -119,6 +119,11 @@ class Governed:
     def hurry(self) -> None:
         """Something may have changed at the verifier: renew now."""
         self._leases.hurry()
+
+    def _grown(self) -> None:
+        """The measurement list has grown: let the verifier judge at once what was added."""
+        self._host.counters.add("renewals_hurried")
+        self.hurry()
 
     def drain(self, reason: str) -> None:
         """Ask the job to end, as soon as it has begun."""

@@ -118,9 +118,11 @@ class Logs:
     def _follow(self) -> bool:
         """Read to the end of the list; whether there is one. Raises ``DeviceError("agent.ima.list")``."""
         try:
-            file = self._open()
-            while file is not None and (chunk := os.pread(file, _CHUNK, self._position)):
+            file, more = self._open(), True
+            while file is not None and more:
+                chunk = _chunk(file, self._position)
                 self._take(chunk)
+                more = len(chunk) >= _CHUNK
         except (OSError, Malformed) as error:
             self._forget()
             raise DeviceError("agent.ima.list", f"{self._ima}: {error}") from error
@@ -166,6 +168,15 @@ class Logs:
         if begin >= self._recent_start:
             return self._recent[begin - self._recent_start : end - self._recent_start]
         return b"" if self._file is None else _read(self._file, begin, end)
+
+
+def _chunk(file: int, position: int) -> bytes:
+    """What follows ``position``: a chunk, or less where the file ends. The kernel gives a page at a time."""
+    parts, size = [], 0
+    while size < _CHUNK and (part := os.pread(file, _CHUNK, position + size)):
+        parts.append(part)
+        size += len(part)
+    return b"".join(parts)
 
 
 def _read(file: int, begin: int, end: int) -> bytes:

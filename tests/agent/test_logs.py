@@ -83,6 +83,23 @@ def test_nothing_is_read_again(file: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert read == [(end, 0), (end, len(entry("/usr/bin/5"))), (len(entries(6)), 0)]
 
 
+def test_a_kernel_that_gives_a_page_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "list"
+    path.write_bytes(entries(500))
+    pread = os.pread
+    monkeypatch.setattr(os, "pread", lambda descriptor, size, offset: pread(descriptor, min(size, 4096), offset))
+    made, taken = Logs(None, path), list[int]()
+    take = made._take
+
+    def counted(chunk: bytes) -> None:
+        taken.append(len(chunk))
+        take(chunk)
+
+    monkeypatch.setattr(made, "_take", counted)
+    assert sent(made) == entries(500)
+    assert taken == [len(entries(500))]
+
+
 def test_only_whole_entries_are_sent(file: Path) -> None:
     made, late = Logs(None, file), entry("/usr/bin/late")
     for cut in range(1, len(late)):
