@@ -172,10 +172,12 @@ def _check_ek_template(public: Public) -> None:
     if public.attributes not in (EK_ATTRIBUTES, EK_HIGH_RANGE_ATTRIBUTES):
         raise Untrusted("tpm.ek.attributes", f"attributes are {attribute_names(public.attributes)}")
     parameters = public.parameters
-    if parameters.scheme != Scheme() or parameters.symmetric not in EK_SYMMETRIC:
-        raise Untrusted("tpm.ek.template", "an endorsement key has no scheme, and AES-CFB to protect what it opens")
-    if public.name_alg not in (ALG_SHA256, ALG_SHA384):
-        raise Untrusted("tpm.ek.template", f"nameAlg is 0x{public.name_alg:04x}")
+    kdf = parameters.kdf if isinstance(parameters, EccParameters) else Scheme()
+    if (parameters.scheme, kdf) != (Scheme(), Scheme()):
+        raise Untrusted("tpm.ek.template", "an endorsement key has no scheme, and derives by none")
+    if (public.name_alg, parameters.symmetric) not in zip((ALG_SHA256, ALG_SHA384), EK_SYMMETRIC, strict=True):
+        shown = f"nameAlg 0x{public.name_alg:04x} with {parameters.symmetric}"
+        raise Untrusted("tpm.ek.template", f"{shown}: SHA-256 goes with AES-128-CFB, SHA-384 with AES-256-CFB")
 
 
 @lru_cache(maxsize=4096)

@@ -251,6 +251,12 @@ BAD_EKS: dict[str, tuple[bytes | Public, str]] = {
     "another mode": (ecc(symmetric=Symmetric(structures.ALG_AES, 128, 0x42)), "tpm.ek.template"),
     "another cipher": (ecc(symmetric=Symmetric(0x13, 128, structures.ALG_CFB)), "tpm.public.unsupported"),
     "named by SHA-1": (replace(EK, name_alg=ALG_SHA1), "tpm.ek.template"),
+    "named by another hash than its size": (replace(EK, name_alg=ALG_SHA384), "tpm.ek.template"),
+    "a wider cipher than its name": (
+        ecc(symmetric=Symmetric(structures.ALG_AES, 256, structures.ALG_CFB)),
+        "tpm.ek.template",
+    ),
+    "with a KDF": (ecc(kdf=Scheme(structures.ALG_ECDH, ALG_SHA256)), "tpm.ek.template"),
 }
 
 
