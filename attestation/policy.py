@@ -21,7 +21,9 @@ Evaluation denies unless Cedar allows without a single complaint:
 2.  any evaluation error, ``NoDecision`` or exception of the engine denies with ``policy.error``. Cedar *skips* a policy
     that errors, so a ``forbid`` that overflows would otherwise let the request through;
 3.  one forbid overrides all permits; a denial without a forbid is ``policy.no-permit``;
-4.  ids and reasons are sorted, so the same question has the same answer, byte for byte.
+4.  ids and reasons are sorted, so the same question has the same answer, byte for byte;
+5.  so the answer to a renewal is remembered, and given again where the next renewal asks the very same: a host that
+    runs on as it did. A new job never asks what the one before it did, because that one counts.
 
 Semantics: Cedar policy language, https://docs.cedarpolicy.com (authorization, policy validation).
 """
@@ -45,6 +47,7 @@ from attestation.wire import Wire, label, wire
 CHECKS = ("ek-revocation", "event-log", "gpu", "ima", "tpm-lease")
 REQUIRED = "required"
 UNCHECKED = "unchecked"
+RENEW = "renew"
 BANKS = {"sha256": 0x000B, "sha384": 0x000C}
 FAMILIES = ("authz.", "limit.", "quota.", "trust.")
 
@@ -180,6 +183,7 @@ class Policy:
             raise Malformed("policy.many", f"{len(self.rules)} policies, {MOST_RULES} at most")
         self._set = cedarpy.PolicySet.from_str(f"{self.bundle.operator}\n{self.bundle.protected}")
         self._entities = lru_cache(maxsize=_REMEMBERED)(self._build_entities)
+        self._answered = lru_cache(maxsize=_REMEMBERED)(self._ask)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "Policy":
@@ -193,17 +197,23 @@ class Policy:
 
         ``context`` has exactly the attributes of the schema, as booleans, 64-bit integers, strings and lists of these.
         """
+        ask = self._answered if action == RENEW else self._ask  # (5)
         try:
-            request = {
-                "principal": {"type": "Submitter", "id": principal.id},
-                "action": {"type": "Action", "id": action},
-                "resource": {"type": "Node", "id": resource.id},
-                "context": json.dumps(context),
-            }
-            result = cedarpy.is_authorized(request, self._set, self._entities(principal, resource), self._schema)
-            return self._verdict(result)
+            return ask(principal, action, resource, json.dumps(context))
         except _ENGINE_ERRORS as error:  # (2)
             return _failed([f"{type(error).__name__}: {error}"])
+
+    def _ask(self, principal: Principal, action: str, resource: Resource, context: str) -> Verdict:
+        """What Cedar answers; raises what it raises."""
+        request = {
+            "principal": {"type": "Submitter", "id": principal.id},
+            "action": {"type": "Action", "id": action},
+            "resource": {"type": "Node", "id": resource.id},
+            "context": context,
+        }
+        return self._verdict(
+            cedarpy.is_authorized(request, self._set, self._entities(principal, resource), self._schema)
+        )
 
     def advice(self, reasons: Iterable[str], determining: Iterable[str]) -> tuple[tuple[str, str], ...]:
         """``(reason code, one-line fix)`` pairs for a denial, sorted: the operator's ``@fix`` where a policy decided.

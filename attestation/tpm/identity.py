@@ -230,8 +230,8 @@ def verify_holder(
 
     Absent on purpose: extraData. Residence in a TPM does not change with time; freshness is the quote's affair.
     """
-    parsed = Attest.from_bytes(attest, CreationInfo, CERTIFY_CODES)  # (1)
-    verify_signature(ak.key, ak.scheme, Signature.from_bytes(signature, CERTIFY_CODES), attest, CERTIFY_CODES)  # (2)
+    parsed, signed = _read_certification(attest, signature)  # (1)
+    verify_signature(ak.key, ak.scheme, signed, attest, CERTIFY_CODES)  # (2)
     if parsed.qualified_signer != ak.qualified_name:  # (3)
         raise Untrusted(CERTIFY_CODES.signer, "qualifiedSigner is not the Qualified Name of the attestation key")
     holder = Public.from_bytes(public)
@@ -243,6 +243,12 @@ def verify_holder(
     if not CreationData.from_bytes(creation).is_primary_of(RH_OWNER):  # (8)
         raise Untrusted("tpm.holder.hierarchy", "the key is not a primary key of the owner hierarchy")
     return Holder(holder, holder.name, holder.key)
+
+
+@lru_cache(maxsize=4096)
+def _read_certification(attest: bytes, signature: bytes) -> tuple[Attest[CreationInfo], Signature]:
+    """Read, and believed no more than before. Remembered: a host sends the same certification with every quote."""
+    return Attest.from_bytes(attest, CreationInfo, CERTIFY_CODES), Signature.from_bytes(signature, CERTIFY_CODES)
 
 
 def _check_holder(public: Public, ak: Ak, policy: cose.PublicKey | None) -> None:

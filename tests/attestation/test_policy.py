@@ -295,3 +295,37 @@ def test_rules_are_read_with_their_annotations() -> None:
         "Ask elsewhere.",
         True,
     )
+
+
+CHANGED_QUESTIONS: dict[str, tuple[Any, Any, dict[str, Any]]] = {
+    "the same": (WHO, WHERE, {}),
+    "more GPUs": (WHO, WHERE, {"gpus": 9}),
+    "true for one": (WHO, WHERE, {"gpus": True}),
+    "text for a number": (WHO, WHERE, {"gpus": "1"}),
+    "an attribute more": (WHO, WHERE, {"more": 1}),
+    "another pool": (WHO, WHERE._replace(pool="lab2"), {}),
+    "another node": (WHO, WHERE._replace(id="other"), {}),
+    "other roles": (WHO._replace(roles=()), WHERE, {}),
+    "another tenant": (WHO._replace(tenant="other"), WHERE, {}),
+    "another person": (WHO._replace(id="ff" * 32), WHERE, {}),
+    "what is no JSON": (WHO, WHERE, {"gpus": b"1"}),
+}
+
+
+def test_a_renewal_gets_the_answer_of_its_own_question() -> None:
+    """Each after each of the others, so that what is remembered of one would be noticed in another."""
+    policy = Policy(bundle(PERMIT + FORBID + "when { context.gpus > 8 };"))
+    for first in CHANGED_QUESTIONS.values():
+        for who, where, changes in (first, *CHANGED_QUESTIONS.values()):
+            asked = who, where, {**CONTEXT, **changes}
+            fresh = Policy(policy.bundle).evaluate(*asked, action="renew")
+            assert policy.evaluate(*asked, action="renew") == fresh
+            assert policy.evaluate(*asked, action="run").reasons == fresh.reasons
+
+
+def test_actions_are_told_apart() -> None:
+    policy = Policy(bundle(PERMIT + FORBID.replace("action", 'action == Action::"renew"') + ";"))
+    for _ in range(2):
+        assert policy.evaluate(WHO, WHERE, CONTEXT, action="run").allow
+        assert not policy.evaluate(WHO, WHERE, CONTEXT, action="renew").allow
+        assert policy.evaluate(WHO, WHERE, CONTEXT, action="walk").reasons == ("policy.error",)
