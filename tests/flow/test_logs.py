@@ -11,6 +11,7 @@ from attestation.evidence import TPM, TpmRecord, read_evidence
 from fixtures.beats import Beating, BeatLab
 from fixtures.cgroup_watch import CgroupWatch
 from fixtures.ledger import Ledger
+from tests.flow.scenes import status
 
 pytestmark = pytest.mark.root
 
@@ -90,6 +91,7 @@ def test_an_unknown_file_stops_the_job_at_once_and_is_named(lab: BeatLab) -> Non
     assert ending["code"] == DRIFT
     assert ending["reason"] == "tpm.ima.unlisted"
     assert "/usr/local/bin/stranger" in ending["detail"]
+    assert status(lab)["counters"]["renewals_hurried"] >= 1
     assert watch.frozen_ns is not None
     assert (watch.frozen_ns - cause_ns) / SECOND < LEASE_SECONDS / 3, "a renewal that was due anyway comes no later"
 

@@ -82,7 +82,7 @@ def _text(value: Any) -> str:
 def lines(found: Mapping[str, Any], most: int) -> Iterable[str]:
     """The difference for people: at most ``most`` lines of each sort, and how many there are more."""
     marks = {"added": "+", "removed": "-", "changed": "~"}
-    for sort in [sort for sort in marks if sort in found]:
+    for sort in [sort for sort in marks if found.get(sort)]:
         rows = found[sort]
         yield f"{len(rows)} files {sort}"
         yield from (f"{marks[sort]} {row['path']}  {_digests(row)}" for row in rows[:most])
