@@ -12,6 +12,7 @@ The deadman is started from the files that this agent runs from, never from what
 """
 
 import contextlib
+import os
 import select
 import socket
 import subprocess
@@ -64,7 +65,7 @@ class JobSpec:
     stdio: tuple[int, int, int]
     groups: tuple[int, ...] = ()
     secrets: Mapping[str, int] = field(default_factory=dict)
-    """The memory file of each secret (agent.memory), filled; they stay the caller's."""
+    """The memory file of each secret (agent.memory), filled. The descriptors stay the caller's, who may close them."""
 
 
 @dataclass(frozen=True)
@@ -142,7 +143,8 @@ class Hold:
         self._watch = Timer()
         self._watch.arm(now_ns() + _START_NS)
         secrets = (spec.secrets[name] for name in sorted(spec.secrets))
-        self._send(self._message(lease_token, asked_at_ns, limited), (*spec.stdio, *secrets))
+        self._secrets = tuple(map(os.dup, secrets))
+        self._send(self._message(lease_token, asked_at_ns, limited), (*spec.stdio, *self._secrets))
         threading.Thread(target=self._listen, name=f"hold-{spec.cti.hex()[:8]}", daemon=True).start()
 
     def _message(self, lease_token: bytes, asked_at_ns: int, limited: tuple[str, ...]) -> protocol.Start:
@@ -315,8 +317,9 @@ class Hold:
             dead_ns = self._group.kill_and_wait()
             with contextlib.suppress(OSError):
                 self._group.remove()
-        for each in self._spec.secrets.values():
+        for each in self._secrets:
             memory.empty(each)
+            os.close(each)
         if not self._final:
             dead = protocol.Dead(klass=protocol.HARD, reason="deadman.died", cause_ns=cause_ns, dead_ns=dead_ns)
             self._last(dead)

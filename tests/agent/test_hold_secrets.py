@@ -238,6 +238,39 @@ def test_nothing_is_left_at_the_end(holder: Make, end: Callable[[Holder], object
     assert made.held == EMPTY
 
 
+@pytest.mark.parametrize("name", [name for name in ENDS if "deadman" not in name])
+def test_the_deadman_has_emptied_them_when_it_says_its_last_word(holder: Make, name: str) -> None:
+    made, seen = holder(), list[dict[str, bytes]]()
+
+    def listen(event: protocol.Event) -> None:  # the agent empties them after the last event, and not before
+        if isinstance(event, protocol.Dead | protocol.Exited):
+            seen.append(made.held)
+        made.job.events(event)
+
+    made.job.start(on_event=listen)
+    made.job.events.wait(protocol.Started)
+    assert made.job.line().startswith("api:3")
+    ENDS[name](made)
+    made.job.hold.wait(10)
+    assert seen == [EMPTY]
+
+
+def test_descriptors_that_were_closed_meanwhile_are_nobody_elses(holder: Make, tmp_path: Path) -> None:
+    """Who closes theirs while the job runs finds no other file emptied that has the number by then."""
+    made = holder().started()
+    number = made.files.pop("api")
+    os.close(number)
+    other = tmp_path / "journal.db"
+    other.write_bytes(b"not a secret")
+    descriptor = os.open(other, os.O_RDWR)
+    assert descriptor == number
+    made.job.hold.halt(HARD, "drift.pcr", now_ns())
+    assert made.job.hold.wait(10).cgroup_empty
+    os.close(descriptor)
+    assert other.read_bytes() == b"not a secret"
+    made.files["api"] = memory.make("api")
+
+
 def test_nothing_is_left_of_a_job_that_was_refused(holder: Make) -> None:
     made = holder()
     made.job.changes["argv"] = ("pythonista",)
