@@ -22,6 +22,7 @@ from agent.settings import Settings
 from agent.state import FILE, Enrolment
 from attestation.errors import InterlockError
 from attestation.tpm.nv import WORKLOAD, WRITTEN, NvPublic
+from attestation.tpm.structures import Public
 
 OK, WARN, FAIL = "ok", "warn", "fail"
 _SYNCHRONISED: Final = Path("/run/systemd/timesync/synchronized")
@@ -201,11 +202,16 @@ def _namespaces(_settings: Settings) -> Iterator[Finding]:
 def _enrolment(settings: Settings) -> Iterator[Finding]:
     try:
         enrolment = Enrolment.from_bytes((settings.state / FILE).read_bytes())
+        holder = Public.from_bytes(enrolment.holder_public)
     except (OSError, InterlockError):
         fix = "get a token from the operator: interlock-agent enroll --token-file FILE"
         yield Finding("enrolment", FAIL, "this host is not enrolled", fix)
         return
     yield Finding("enrolment", OK, f"node {enrolment.node} of pool {enrolment.pool}")
+    if holder.has_user_auth:
+        yield Finding("tpm-lease", WARN, "a plain holder key", "enrol again with tpm_lease = true: the TPM ends leases")
+    else:
+        yield Finding("tpm-lease", OK, "the TPM enforces leases")
     try:
         verifier = Verifier(Pinned(enrolment.url, enrolment.certificate))
     except ssl.SSLError as error:

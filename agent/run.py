@@ -51,7 +51,8 @@ def run(host: Host, job: Job) -> Ended:
     host.journal.burn(burned)  # (5)
     job.grant = grant
     released = f", secrets {', '.join(grant.secrets)}" if grant.secrets else ""
-    terms = f"assurance {grant.assurance}, binding {grant.binding}{released}"
+    held = ", leases enforced by the TPM" if grant.tpm_lease else ""
+    terms = f"assurance {grant.assurance}, binding {grant.binding}{released}{held}"
     job.tell("granted", f"granted for {grant.limits.seconds} s, {terms}")
     entry = None
     with Workspace(host, job, grant.id) as space, Secrets(host.tpm, answer.secrets) as secrets:

@@ -263,6 +263,7 @@ def _node(node: Node) -> dict[str, Any]:
         "state": node.state,
         "assurance": record.assurance,
         "anchor": record.anchor,
+        "tpm_lease": record.policy is not None,
         "ek": node.ek_digest.hex(),
         "firmware": f"{record.firmware:#018x}",
         "enrolled": record.enrolled,

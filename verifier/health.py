@@ -4,7 +4,8 @@
 live      the process answers
 ready     it may be asked: everything below is well, and a policy, reference values and anchors are loaded
 trust     log:    the sequencer accepts records, and the newest checkpoint is there
-          signer: both keys sign a test statement that their public keys verify
+          signer: the keys that sign do sign a test statement that their public keys verify (for the policy key it is
+                  no approval of anything: those have 64 bytes)
           clock:  the wall clock has not been stepped, and the log has no record from the future
           store:  a write reaches the disk
 ========= ==================================================================================================
@@ -77,7 +78,7 @@ class Health:
         keys = self.verifier.keys
         return {
             "log": self._log,
-            "signer": lambda: _sign(keys.grant, keys.log),
+            "signer": lambda: _sign(keys.grant, keys.log, keys.policy),
             "clock": self._clock,
             "store": self.verifier.store.probe,
         }

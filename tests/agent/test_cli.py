@@ -119,9 +119,11 @@ def test_from_enrolment_to_service(host: Agent, capfd: pytest.CaptureFixture[str
     assert (facts["node"], facts["pool"], facts["state"]) == ("served", "lab", "active")
     enrolment = Enrolment.from_bytes((host.folder / "state" / FILE).read_bytes())
     assert enrolment.keys.fingerprint.hex() == facts["fingerprint"]
+    assert facts["tpm_lease"] is True
 
     assert host("doctor", "--json") == 0
-    assert found("verifier", capfd.readouterr().out)["level"] == "ok"
+    out = capfd.readouterr().out
+    assert found("verifier", out)["level"] == found("tpm-lease", out)["level"] == "ok"
     assert host("doctor") == 0
     assert "node served of pool lab" in capfd.readouterr().out
 

@@ -222,6 +222,13 @@ def test_the_key_works_under_a_lease_again_and_again(bench: Bench) -> None:
         bench.sign(approved, digest)
 
 
+def test_a_lease_may_be_over_the_sha384_bank(bench: Bench) -> None:
+    values = bench.tpm.read_pcrs(ALG_SHA384, PCRS)
+    digest = hashlib.sha256(b"".join(values[pcr] for pcr in PCRS)).digest()
+    bench.sign(bench.approve(bench.terms(pcrs=PcrTerm(ALG_SHA384, PCRS, digest))))
+    bench.refuses(bench.approve(bench.terms(pcrs=PcrTerm(ALG_SHA384, PCRS[:-1], digest))))
+
+
 def test_the_key_is_what_the_verifier_believes(bench: Bench) -> None:
     ak, key = verify_ak(bench.tpm.create_ak().public), bench.tpm.create_holder(POLICY.public)
     attested = bench.tpm.certify_holder(b"")

@@ -443,22 +443,22 @@ class Counting:
 
 def test_while_the_log_fails_nothing_is_signed(hall: Hall, host: Host) -> None:
     intent, evidence = prepared(hall, host)
-    signer = Counting(hall.verifier.keys.grant)
-    hall.verifier.keys = replace(hall.verifier.keys, grant=signer)
+    signer, policy = Counting(hall.verifier.keys.grant), Counting(hall.verifier.keys.policy)
+    hall.verifier.keys = replace(hall.verifier.keys, grant=signer, policy=policy)
     hall.verifier.log = BrokenLog()
     with pytest.raises(Unavailable, match=r"log\.unavailable"):
         hall.run(authorize(hall.verifier, request(hall, intent, evidence)))
-    assert signer.signed == 0
+    assert (signer.signed, policy.signed) == (0, 0)
     assert hall.verifier.store.jobs() == []
 
 
 def test_an_allow_signs_two_tokens_and_a_denial_none(hall: Hall, host: Host) -> None:
-    signer = Counting(hall.verifier.keys.grant)
-    hall.verifier.keys = replace(hall.verifier.keys, grant=signer)
+    signer, policy = Counting(hall.verifier.keys.grant), Counting(hall.verifier.keys.policy)
+    hall.verifier.keys = replace(hall.verifier.keys, grant=signer, policy=policy)
     denied(hall.run(host.ask(hall.intent(code=digest("other")))))
-    assert signer.signed == 0
+    assert (signer.signed, policy.signed) == (0, 1), "one permit that the test host gave itself"
     allowed(hall.run(host.ask(hall.intent())))
-    assert signer.signed == 2
+    assert (signer.signed, policy.signed) == (2, 3), "one more, and the lease"
 
 
 CHANGES: dict[str, tuple[str, dict[str, Any], str]] = {

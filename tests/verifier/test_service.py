@@ -356,6 +356,18 @@ def break_signer(service: Running) -> None:
     service.hall.verifier.keys = replace(service.hall.verifier.keys, grant=Bad())
 
 
+def break_policy_key(service: Running) -> None:
+    keys = service.hall.verifier.keys
+
+    class Bad:
+        public = keys.policy.public
+
+        def sign(self, message: bytes) -> bytes:
+            return keys.grant.sign(message)
+
+    service.hall.verifier.keys = replace(keys, policy=Bad())
+
+
 def break_clock(service: Running) -> None:
     service.hall.hands.step = -86_400
 
@@ -367,15 +379,22 @@ def break_store(service: Running) -> None:
     service.hall.verifier.store.probe = probe  # type: ignore[method-assign]
 
 
-BREAK = {"log": break_log, "signer": break_signer, "clock": break_clock, "store": break_store}
+BREAK = {
+    "log": ("log", break_log),
+    "signer": ("signer", break_signer),
+    "policy key": ("signer", break_policy_key),
+    "clock": ("clock", break_clock),
+    "store": ("store", break_store),
+}
 
 
-@pytest.mark.parametrize("part", BREAK)
-def test_a_service_that_cannot_trust_itself_issues_nothing(service: Running, part: str) -> None:
+@pytest.mark.parametrize("name", BREAK)
+def test_a_service_that_cannot_trust_itself_issues_nothing(service: Running, name: str) -> None:
+    part, spoil = BREAK[name]
     intent = service.hall.intent()
     evidence = service.host.evidence(service.challenge(), intent)
     body = AuthorizationRequest(intent=sign_intent(intent, service.hall.person), evidence=evidence).to_bytes()
-    BREAK[part](service)
+    spoil(service)
     service.hall.service.health._looked = None
     response = service.post(api.AUTHORIZE, body)
     assert response.status_code == 503
