@@ -7,6 +7,8 @@ policy of an IMA reference is archived as a document of its own in the same unit
 2. A pool has one IMA reference in use (active or obsolete). Another one is refused, unless ``replace``: then the one
    that was in use is retired in the same change, so that no moment is without any.
 3. What is in use is not replaced by something that is not: that would take a check away by accident.
+
+What takes long (evidence of a job of many leases, the files of a distribution) is done beside the service's loop.
 """
 
 import asyncio
@@ -155,7 +157,7 @@ async def refs_approve(desk: Desk) -> Any:
 async def boot_from_node(desk: Desk) -> Any:
     """A boot reference from the event log that a node proved last."""
     node = desk.verifier.node(desk.text("node"))
-    seen = proven.booted(desk.verifier, node.name)
+    seen = await asyncio.to_thread(proven.booted, desk.verifier, node.name)
     accepted = desk.texts("accepted")
     state = bootmade.proven_state(seen.log or b"", seen.bank, seen.pcrs, accepted)
     policy = bootmade.policy_of(state, accepted=accepted, without=desk.texts("without"))
@@ -198,7 +200,7 @@ async def ima_put(desk: Desk) -> Any:
     parts = None
     if desk.text("node", ""):
         node = verifier.node(desk.text("node"))
-        parts, pools = proven.shown(verifier, node.name), (node.pool,)
+        parts, pools = await asyncio.to_thread(proven.shown, verifier, node.name), (node.pool,)
     left = spool.take(verifier.settings.directory, desk.hex("policy")) if desk.text("policy", "") else None
 
     def build() -> ImaPolicy:
@@ -214,7 +216,7 @@ async def ima_put(desk: Desk) -> Any:
         sources.extend(f"with {name}" for name in desk.names("with"))
         return listing.under(demands)
 
-    policy = await asyncio.to_thread(build)  # a whole distribution takes a second
+    policy = await asyncio.to_thread(build)
     made = await _put_list(desk, policy, "; ".join(sources), pools)
     return made | {
         "files": listing.count,
