@@ -25,8 +25,8 @@ class NodeRecord(Wire):
     """One enrolled host. Publics are TPMT_PUBLIC, ``ek_digest`` SHA-256 of the EK as SubjectPublicKeyInfo.
 
     ``gpus`` are the identities of the GPUs and switches that belong to this TPM (:mod:`attestation.gpu.device`), where
-    the operator has pinned them. ``policy`` is the verifier's policy key (SPKI) that the holder key obeys, ``None`` for a
-    plain holder key.
+    the operator has pinned them. ``policy`` is the verifier's policy key (SPKI) that the holder key obeys, ``None``
+    for a plain holder key.
     """
 
     name: str = label(1, most=128)

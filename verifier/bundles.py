@@ -1,9 +1,9 @@
 """Bundles: everything about one grant in one file, for an auditor who has no network and no account.
 
 The log keeps what was signed as payloads; grant and leases are signed again here, without what only a TPM needs. A
-signature more says nothing new: payload and record are what they were. Each record's receipt is the one that was handed out when it became durable,
-under the first tree that held it, byte for byte: the log signs for one size the one root that its checkpoint of that
-size has. For each of these trees the bundle shows that the newest one continues it.
+signature more says nothing new: payload and record are what they were. Each record's receipt is the one that was handed
+out when it became durable, under the first tree that held it, byte for byte: the log signs for one size the one root
+that its checkpoint of that size has. For each of these trees the bundle shows that the newest one continues it.
 """
 
 from attestation.bundle import Bundle, Consistency, Leaf, archived

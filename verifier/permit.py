@@ -1,6 +1,6 @@
 """Permits: one signature by a holder key that is out of lease, for a quote alone (:mod:`attestation.permit`).
 
-1. The request names a challenge of this verifier that is open: not used, not expired. It tells the node, which is known.
+1. The request names a challenge of this verifier that is open: not used, not expired. It tells the node.
 2. The node is not retired. (A quarantined one may sign: its reports are wanted, and its evidence is judged as ever.)
 3. Its holder key obeys this verifier's policy key: a plain key needs no permit, and another policy key's cannot be
    permitted anything here.

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from attestation.errors import InterlockError, Untrusted
 from attestation.tpm.attest import Attest, CertifyInfo, CreationInfo, Info, PcrSelection, QuoteInfo
 from attestation.tpm.clock import CLOCK_MAX, ClockInfo
+from attestation.tpm.creation import CreationData
 from attestation.tpm.quote import CODES
 from attestation.tpm.structures import (
     ALG_AES,
@@ -82,6 +83,10 @@ ATTEST = build_attest(body=QuoteInfo((PcrSelection.of(11, (0, 7)),), bytes(32)).
 ECC = Public(ALG_ECC, 11, 0x50472, b"", EccParameters(Symmetric(), Scheme(0x18, 11), 3, Scheme(), bytes(32), bytes(32)))
 SAMPLES: dict[str, tuple[bytes, Callable[[bytes], bytes]]] = {
     "attest": (ATTEST, lambda data: Attest.from_bytes(data, QuoteInfo, CODES).to_bytes()),
+    "creation": (
+        CreationData((PcrSelection.of(11, (0, 7)),), bytes(32), 1, 0x10, bytes(4), bytes(4), b"").to_bytes(),
+        lambda data: CreationData.from_bytes(data).to_bytes(),
+    ),
     "public": (ECC.to_bytes(), lambda data: Public.from_bytes(data).to_bytes()),
     "signature": (
         Signature(ALG_ECDSA, 11, (bytes(32), bytes(32))).to_bytes(),
