@@ -1,5 +1,6 @@
 """Secrets under a deadman: a job reads them while it may run, and nothing is left of them when it may not."""
 
+import fcntl
 import json
 import os
 import signal
@@ -118,6 +119,13 @@ def test_a_job_reads_its_secrets_and_can_do_nothing_else_with_them(holder: Make)
     assert found.pop("links") == ["/memfd:interlock:api (deleted)", "/memfd:interlock:weights (deleted)"]
     assert not any(found.values()), found
     assert made.job.hold.wait(10).exit_code == 0
+
+
+def test_a_memory_file_cannot_be_sealed_against_being_emptied() -> None:
+    descriptor = memory.make("weights")
+    with pytest.raises(PermissionError):
+        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_WRITE)
+    os.close(descriptor)
 
 
 def test_a_program_that_the_job_starts_inherits_what_it_wants_to_hand_on(holder: Make) -> None:
