@@ -25,6 +25,7 @@ KEEP = "INTERLOCK_VM_KEEP"
 """Where the machine's evidence is written, to become a file of ``fixtures/captured``."""
 LEASES = 3
 BANKS = ("sha256", "sha384")
+STRANGER = "/usr/local/bin/stranger"
 EXTEND = """
 from tpm2_pytss import ESAPI, ESYS_TR, TPM2_ALG, TPML_DIGEST_VALUES, TPMT_HA, TPMU_HA
 from agent.tcti import StreamTcti, open_stream
@@ -67,13 +68,13 @@ def test_what_the_kernel_shows_proves_itself(vm: VmLab) -> None:
 
 
 def test_a_job_runs_to_its_end_under_leases_that_are_renewed(vm: VmLab, first: Ran) -> None:
-    assert (first.code, first.ending["event"], first.ending["exit_code"]) == (0, "finished", 0), first.lines
+    assert (first.code, first.ending["event"], first.ending["exit_code"]) == (0, "finished", 0), first.ending
     assert (first.ending["node"], first.ending["assurance"]) == (NODE, "test")
     assert first.ending["leases"] >= LEASES
     started = next(line for line in first.lines if '"started"' in line)
     assert "landlock" in started
     assert "cgroup.memory.max" in started
-    result = json.loads(vm.machine.get("/home/ada/chain.json"))
+    result = json.loads(vm.machine.get("/home/ada/chain.json", uid=SUBMITTER_UID))
     assert f"steps {result['steps']}" in first.lines
 
 
@@ -107,24 +108,48 @@ def test_the_list_only_grows(vm: VmLab, first: Ran) -> None:
     assert read_binary(later).count > read_binary(before).count + 500  # what was read to measure the environment
 
 
-def test_a_job_is_halted_when_a_pcr_of_the_boot_changes(vm: VmLab) -> None:
+def test_boot_and_files_are_held_against_references(vm: VmLab) -> None:
+    say("vm: references of the boot and of the disks; a job under them")
+    denied = vm.refer()
+    assert (denied.code, denied.ending["reason"]) == (71, "policy.required.event-log"), denied.ending
+    ran = vm.run("referred", 20)
+    assert (ran.code, ran.ending["event"]) == (0, "finished"), ran.ending
+    assert ran.ending["leases"] >= 2
+    code, checks = audit(vm, vm.bundle("referred"))
+    assert code == 0, checks
+
+
+def test_a_program_that_nobody_knows_halts_the_job_and_is_named(vm: VmLab) -> None:
+    say("vm: root runs a program from elsewhere while a job runs")
+    vm.machine.put({STRANGER: b"#!/bin/sh\nexit 0\n"}, mode=0o755)
+    vm.later(20, STRANGER)
+    ran = vm.run("strange", 300)
+    assert (ran.code, ran.ending["reason"]) == (74, "tpm.ima.unlisted"), ran.ending
+    assert STRANGER in ran.ending["detail"]
+
+
+def test_it_denies_the_next_until_the_machine_restarts(vm: VmLab) -> None:
+    ran = vm.run("denied", 1)
+    assert (ran.code, ran.ending["reason"]) == (71, "tpm.ima.unlisted"), ran.ending
+    say("vm: restart")
+    vm.reboot()
+    ran = vm.run("rebooted", 2)
+    assert (ran.code, ran.ending["event"]) == (0, "finished"), ran.ending
+
+
+def test_a_pcr_of_the_boot_that_changes_halts_the_job(vm: VmLab) -> None:
     say("vm: PCR 7 is extended while a job runs")
     vm.later(20, "/opt/interlock/bin/python", "-I", "-c", EXTEND)
     ran = vm.run("drifting", 300)
-    assert (ran.code, ran.ending["reason"]) == (74, "drift.pcr"), ran.lines
+    assert (ran.code, ran.ending["reason"]) == (74, "drift.pcr"), ran.ending
 
 
-def test_what_it_was_halted_for_denies_the_next(vm: VmLab) -> None:
-    ran = vm.run("denied", 1)
-    assert ran.code == 71, ran.lines
-
-
-@pytest.mark.parametrize("orderly", [True, False], ids=["rebooted", "reset without a word to the TPM"])
-def test_a_job_runs_again_after(vm: VmLab, *, orderly: bool) -> None:
-    say(f"vm: restart, {'in order' if orderly else 'at once'}")
-    vm.reboot(orderly=orderly)
-    ran = vm.run(f"again-{orderly}", 2)
-    assert (ran.code, ran.ending["event"]) == (0, "finished"), ran.lines
+def test_it_denies_the_next_until_the_machine_is_reset_of_which_the_tpm_is_not_told(vm: VmLab) -> None:
+    assert vm.run("denied again", 1).code == 71
+    say("vm: reset")
+    vm.reboot(orderly=False)
+    ran = vm.run("reset", 2)
+    assert (ran.code, ran.ending["event"]) == (0, "finished"), ran.ending
 
 
 def audit(vm: VmLab, bundle: Path) -> tuple[int, list[dict[str, Any]]]:
