@@ -1,10 +1,13 @@
 """What files there may be: from measurement lists, images and packages, put together, and left for the service."""
 
+import bz2
+import contextlib
 import gzip
 import hashlib
 import io
 import lzma
 import os
+import random
 import shutil
 import stat
 import subprocess
@@ -193,6 +196,8 @@ def package(data: bytes, name: str = "data.tar.xz") -> bytes:
 PACKERS: dict[str, Callable[[bytes], bytes]] = {
     "data.tar.xz": lzma.compress,
     "data.tar.gz": gzip.compress,
+    "data.tar.bz2": bz2.compress,
+    "data.tar.lzma": lambda data: lzma.compress(data, lzma.FORMAT_ALONE),
     "data.tar": bytes,
 }
 
@@ -214,6 +219,26 @@ def test_a_package_that_python_cannot_unpack(tmp_path: Path) -> None:
     (tmp_path / "p.deb").write_bytes(package(packed[: len(packed) // 2], "data.tar.zst"))
     with pytest.raises(Malformed, match=r"ref\.source"):
         sources.from_package(tmp_path / "p.deb")
+
+
+def test_what_follows_the_data_is_not_looked_at(tmp_path: Path) -> None:
+    data = gzip.compress(data_tar(FILES))
+    (tmp_path / "p.deb").write_bytes(package(data, "data.tar.gz") + ar({"_gpgorigin": b"signature" * 9999})[8:])
+    assert sources.from_package(tmp_path / "p.deb").count == len(MEASURED)
+
+
+def test_packages_with_errors_are_refused_or_read(tmp_path: Path) -> None:
+    """Nothing but ``ref.source`` comes out, whatever is broken."""
+    chance = random.Random(7)
+    for name, pack in PACKERS.items():
+        whole = package(pack(data_tar(FILES, links={"usr/bin/l": "usr/bin/tool"})), name)
+        for _ in range(60):
+            broken = bytearray(whole)
+            for _ in range(chance.choice((1, 2, 20))):
+                broken[chance.randrange(len(broken))] = chance.randrange(256)
+            (tmp_path / "p.deb").write_bytes(broken)
+            with contextlib.suppress(Malformed):
+                sources.from_package(tmp_path / "p.deb")
 
 
 def test_both_places_of_merged_directories(tmp_path: Path) -> None:

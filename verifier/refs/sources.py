@@ -9,17 +9,24 @@ A host with merged directories measures ``/usr/lib/...`` what an older package s
 files by their real path. Both are listed, so that the reference holds on either.
 """
 
+import bz2
+import contextlib
+import gzip
 import hashlib
+import io
+import lzma
 import os
 import re
 import shutil
 import stat
 import subprocess
 import tarfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+import zlib
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Any, Final
+
+from typing_extensions import override
 
 from attestation.errors import InterlockError, Malformed
 from attestation.tpm.ima.measurements import MAX_LIST
@@ -33,6 +40,14 @@ _FIRMWARE: Final = b"/lib/firmware/"
 _MERGED: Final = re.compile(rb"^/(bin|sbin|lib|lib32|lib64|libx32|libo32)/")
 _AR: Final = b"!<arch>\n"
 _AR_HEADER: Final = 60
+_PACKED: Final[Mapping[bytes, Callable[[Any], Any]]] = {
+    b"data.tar": contextlib.nullcontext,
+    b"data.tar.gz": lambda file: gzip.GzipFile(fileobj=file),
+    b"data.tar.bz2": bz2.BZ2File,
+    b"data.tar.xz": lzma.LZMAFile,
+    b"data.tar.lzma": lzma.LZMAFile,
+}
+_BY_TOOL: Final = (b"data.tar.zst",)
 
 
 def from_list(path: Path) -> Listing:
@@ -82,7 +97,7 @@ def from_package(path: Path, *, everything: bool = False) -> Listing:
     found = Listing()
     digests: dict[str, bytes] = {}
     try:
-        with _data_of(path) as data, tarfile.open(fileobj=data, mode="r|*") as archive:
+        with _data_of(path) as data, tarfile.open(fileobj=data, mode="r|") as archive:
             for member in archive:
                 if not (member.isreg() or member.islnk()):
                     continue
@@ -99,7 +114,7 @@ def from_package(path: Path, *, everything: bool = False) -> Listing:
                         found.file(_ALGORITHM, _named(name), digest)
                 else:
                     found.skipped["not executable"] += 1
-    except (OSError, tarfile.TarError, EOFError) as error:
+    except (OSError, tarfile.TarError, EOFError, lzma.LZMAError, zlib.error) as error:
         raise Malformed("ref.source", f"{path}: {error}") from error
     return found
 
@@ -131,13 +146,33 @@ def _digest(file: IO[bytes]) -> bytes:
 # --- Debian packages (deb(5)): an ar archive of debian-binary, control.tar and data.tar -------------------------------
 
 
-@contextmanager
+class _Member(io.RawIOBase):
+    """The next ``size`` bytes of a file."""
+
+    def __init__(self, file: IO[bytes], size: int) -> None:
+        self._file, self._left = file, size
+
+    @override
+    def readable(self) -> bool:
+        return True
+
+    @override
+    def readinto(self, buffer: Any) -> int:
+        data = self._file.read(min(len(buffer), self._left))
+        buffer[: len(data)] = data
+        self._left -= len(data)
+        return len(data)
+
+
+@contextlib.contextmanager
 def _data_of(path: Path) -> Iterator[IO[bytes]]:
-    """The file system archive of a package, still compressed; decompressed by dpkg-deb where Python cannot."""
+    """The file system archive of a package, unpacked; by dpkg-deb where Python cannot."""
     with path.open("rb") as file:
-        name = _seek_data(file, path)
-        if not name.endswith((b".zst", b".lzma")):
-            yield file
+        name, size = _seek_data(file, path)
+        unpack = _PACKED.get(name)
+        if unpack is not None:
+            with unpack(io.BufferedReader(_Member(file, size))) as unpacked:
+                yield unpacked
             return
     tool = shutil.which("dpkg-deb")
     if tool is None:
@@ -151,15 +186,15 @@ def _data_of(path: Path) -> Iterator[IO[bytes]]:
         raise Malformed("ref.source", f"{path}: dpkg-deb ended with {process.returncode}")
 
 
-def _seek_data(file: IO[bytes], path: Path) -> bytes:
-    """Move to the member that holds the files; its name. (ar(5): 60 bytes of header, name first, size at 48.)"""
+def _seek_data(file: IO[bytes], path: Path) -> tuple[bytes, int]:
+    """Move to the member that holds the files; its name and size. (ar(5): 60 bytes of header, size at 48.)"""
     if file.read(len(_AR)) != _AR:
         raise Malformed("ref.source", f"{path} is no Debian package")
     while len(header := file.read(_AR_HEADER)) == _AR_HEADER:
         name, size = header[:16].strip().rstrip(b"/"), header[48:58].strip()
         if not size.isdigit() or header[58:] != b"`\n":
             break
-        if name.startswith(b"data.tar"):
-            return name
+        if name in _PACKED or name in _BY_TOOL:
+            return name, int(size)
         file.seek(int(size) + int(size) % 2, os.SEEK_CUR)
-    raise Malformed("ref.source", f"{path}: no data.tar in it")
+    raise Malformed("ref.source", f"{path}: no data.tar in it, or packed in a way that is not known")
