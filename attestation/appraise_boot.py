@@ -9,7 +9,7 @@ What a log says depends on the log and the quoted PCRs alone, so it is remembere
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -18,12 +18,13 @@ from attestation.bench import Bench
 from attestation.errors import Untrusted
 from attestation.reference import IMA_PCR, USABLE, BootReference, has_expired, preferred
 from attestation.tpm.boot.check import CHECKS
-from attestation.tpm.boot.facts import COMMAND_LINE, BootState
+from attestation.tpm.boot.facts import COMMAND_LINE, FILE, LOAD, BootState
 from attestation.tpm.boot.policy import BootPolicy
 from attestation.tpm.boot.state import boot_state
 from attestation.tpm.boot.told import told
 from attestation.tpm.eventlog import PROVABLE, RUNTIME_PCRS, prove, read_event_log
 from attestation.tpm.ima.appraise import ImaSubject
+from attestation.tpm.ima.cmdline import verify_cmdline
 from attestation.tpm.ima.once import verify_ima_once
 from attestation.tpm.ima.progress import ImaProgress
 from attestation.tpm.ima.replay import boot_aggregates
@@ -48,6 +49,7 @@ class _Booted:
     digest: bytes
     state: BootState
     told: Mapping[str, str]
+    lines: tuple[bytes, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +77,7 @@ def event_log(bench: Bench) -> str | None:
     bench.log = log
     bench.progress = replace(bench.progress, log=booted.digest)
     bench.facts["log"] = booted.digest.hex()
-    line = booted.state.one(COMMAND_LINE)
-    bench.cmdline = None if line is None else line.value.encode()
+    bench.lines = booted.lines
     return None
 
 
@@ -119,8 +120,10 @@ def ima(bench: Bench) -> str | None:
         quoted=record.pcrs[IMA_PCR],
         start=record.ima_start or 0,
         aggregates=boot_aggregates({bank: record.pcrs}),
-        cmdline=bench.cmdline,
+        cmdline=bench.lines[0] if bench.lines else None,
     )
+    for line in bench.lines:
+        verify_cmdline(policy.policy, line)
     before = known.resume(boot=here, bank=bank, policy=policy.digest)
     progress = verify_ima_once(record.ima, asked, before, policy)
     bench.progress = replace(bench.progress, ima=progress)
@@ -154,7 +157,19 @@ def _booted(log: bytes, quoted: _Quoted) -> _Booted:
     read = read_event_log(log)
     proof = prove(read, quoted.bank, dict(quoted.pcrs), assume_exit=quoted.assume_exit)
     state = boot_state(read, quoted.bank, proof.pcrs)
-    return _Booted(hashlib.sha256(log).digest(), state, told(state))
+    return _Booted(hashlib.sha256(log).digest(), state, told(state), _lines(state, {pcr for pcr, _ in quoted.pcrs}))
+
+
+def _lines(state: BootState, quoted: Collection[int]) -> tuple[bytes, ...]:
+    """Every line that the kernel may have been started with; none where a register of texts hides one.
+
+    Labels are not measured, and who has root can extend a further line: so a command that loads something counts as
+    well, and each has to be right.
+    """
+    texts = state.registers.texts
+    if any(fact.pcr in texts for fact in state.all(FILE)) or not texts.intersection(quoted) <= state.proven:
+        return ()
+    return tuple(fact.value.encode() for name in (COMMAND_LINE, LOAD) for fact in state.all(name))
 
 
 @lru_cache(maxsize=2048)

@@ -55,8 +55,9 @@ class Subject:
 class Bench:
     """What the checks have established so far, each part set by the check that proves it.
 
-    ``progress`` is what is proven of this boot by now, ``log`` the event log that explains the quote, ``cmdline`` the
-    kernel's command line, where the log proves it, and ``jobs`` what was measured since the progress that was known.
+    ``progress`` is what is proven of this boot by now, ``log`` the event log that explains the quote, ``lines`` the
+    command lines that the kernel may have been started with, where the log proves them, and ``jobs`` what was measured
+    since the progress that was known.
     """
 
     token: bytes | Read
@@ -66,7 +67,7 @@ class Bench:
     references: set[str] = field(default_factory=set)
     devices: Sequence[tuple[str, Cmw]] = ()
     log: bytes | None = None
-    cmdline: bytes | None = None
+    lines: tuple[bytes, ...] = ()
     jobs: tuple[WorkloadEntry, ...] = ()
     evidence: Evidence = field(init=False)
     record: TpmRecord = field(init=False)

@@ -23,6 +23,7 @@ from attestation.node import ClockRecord
 from attestation.policy import Settings
 from attestation.progress import HostProgress, boot_of, merged
 from attestation.reference import BootReference, ImaReference, ReferenceSet
+from attestation.tpm.boot import kinds
 from attestation.tpm.boot.policy import BootPolicy
 from attestation.tpm.eventlog import read_event_log
 from attestation.tpm.ima.policy import CompiledPolicy, ImaPolicy, compile_policy
@@ -540,6 +541,66 @@ def test_the_command_line_that_the_log_proves_is_what_the_ima_policy_sees() -> N
         machine.refer(boots=(_lenient(),), lists=(replace(IMA, policy=machine.allowed.digest),))
         assert [check.reason for check in machine.appraise().failures] == ([] if reason is None else [reason])
     assert "quiet" in LINE
+
+
+def _another_line(log: LogMaker) -> LogMaker:
+    """Who has root extends the line that is wanted, after a boot with another one."""
+    wanted = f"{LINE} ima_policy=tcb".encode()
+    return log.add(8, kinds.IPL, b"kernel_cmdline: " + wanted + b"\0", wanted)
+
+
+def _relabelled(log: LogMaker) -> LogMaker:
+    """The line of the boot is passed off as a command."""
+    row = log.find(b"kernel_cmdline")
+    row.data = row.data.replace(b"kernel_cmdline: ", b"grub_cmd: ")
+    return log
+
+
+def _blurred(log: LogMaker) -> LogMaker:
+    """What the line of the boot was, and the command that gave it, is not told at all."""
+    for row in (log.find(b"kernel_cmdline"), log.find(b"grub_cmd: linux")):
+        row.data = b"?"
+    return log
+
+
+def _as_wanted() -> LogMaker:
+    log = honest()
+    for row in (log.find(b"kernel_cmdline"), log.find(b"grub_cmd: linux")):
+        row.data, row.measured = row.data[:-1] + b" ima_policy=tcb\0", row.measured + b" ima_policy=tcb"
+    return log
+
+
+LINES: dict[str, tuple[LogMaker, tuple[str, ...]]] = {
+    "the line that is wanted": (_as_wanted(), ()),
+    "a second line": (_another_line(honest()), ("tpm.ima.cmdline",)),
+    "a second line, the first a command": (_another_line(_relabelled(honest())), ("tpm.ima.cmdline",)),
+    "a second line, the first hidden": (_another_line(_blurred(honest())), ("tpm.ima.cmdline",)),
+    "the line that is wanted, and a text hidden": (
+        _as_wanted().add(8, kinds.IPL, b"?", b"quiet"),
+        ("tpm.ima.cmdline",),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LINES)
+def test_a_command_line_that_root_adds_after_the_boot_proves_nothing(name: str) -> None:
+    log, reasons = LINES[name]
+    machine = Machine()
+    _booted(machine, log)
+    machine.allowed = policy_for((), files=(), cmdline_required=("ima_policy=tcb",))
+    machine.refer(boots=(_lenient(),), lists=(replace(IMA, policy=machine.allowed.digest),))
+    assert tuple(check.reason for check in machine.appraise().failures) == reasons
+
+
+def test_a_command_line_is_not_proven_while_a_quoted_register_of_lines_is_not() -> None:
+    """systemd measures lines in PCR 12: one that is quoted there, and that no log explains, may be any."""
+    machine = Machine(settings=replace(SETTINGS, pcrs=(*PCRS, 12)))
+    _booted(machine, _as_wanted())
+    machine.allowed = policy_for((), files=(), cmdline_required=("ima_policy=tcb",))
+    machine.refer(boots=(_lenient(),), lists=(replace(IMA, policy=machine.allowed.digest),))
+    assert machine.appraise().failures == ()
+    machine.tpm.extend(12, digest("a line"))
+    assert machine.failure().reason == "tpm.ima.cmdline"
 
 
 def test_a_log_without_exit_boot_services_is_assumed_only_where_a_reference_accepts_that() -> None:
