@@ -254,7 +254,8 @@ class ExpectNode(Change):
 class PutChallenge(Change):
     """Issue a challenge: ``challenge.exists``.
 
-    ``clock`` are the node's TPM counters as they are known now, ``progress`` what is proven of it by now, encoded.
+    ``clock`` are the node's TPM counters as they are known now, ``progress`` what is proven of it by now, and ``asked``
+    what is asked for, both encoded.
     """
 
     nonce: bytes
@@ -263,6 +264,7 @@ class PutChallenge(Change):
     expires: int
     clock: ClockRecord | None = None
     progress: bytes | None = None
+    asked: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)

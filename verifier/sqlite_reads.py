@@ -179,8 +179,8 @@ class SqliteReads:
         row = self._one(CHALLENGE, nonce)
         if row is None:
             return None
-        node, issued, expires, redeemed, progress, *clock = row
-        return Challenge(node, issued, expires, redeemed, _clock(*clock), progress)
+        node, issued, expires, redeemed, progress, asked, *clock = row
+        return Challenge(node, issued, expires, redeemed, _clock(*clock), progress, asked)
 
     def submitter(self, kid: bytes) -> bytes | None:
         """See :meth:`verifier.store.Store.submitter`."""

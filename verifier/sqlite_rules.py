@@ -10,7 +10,7 @@ from typing import Any
 
 from verifier import changes
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 APPLICATION_ID = 0x494C4B31
 """``ILK1``, so that a file of another program is not taken for a store."""
 
@@ -41,7 +41,8 @@ CREATE TABLE node (name TEXT PRIMARY KEY, ek_digest BLOB NOT NULL UNIQUE, holder
     progress BLOB) STRICT;
 
 CREATE TABLE challenge (nonce BLOB PRIMARY KEY, node TEXT NOT NULL, issued INTEGER NOT NULL, expires INTEGER NOT NULL,
-    redeemed INTEGER, clock INTEGER, resets INTEGER, restarts INTEGER, safe INTEGER, progress BLOB) STRICT;
+    redeemed INTEGER, clock INTEGER, resets INTEGER, restarts INTEGER, safe INTEGER, progress BLOB,
+    asked BLOB) STRICT;
 CREATE INDEX challenge_expires ON challenge (expires);
 CREATE TABLE intent (nonce BLOB PRIMARY KEY, at INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE submitter (kid BLOB PRIMARY KEY, record BLOB NOT NULL) STRICT;
@@ -63,6 +64,7 @@ UPGRADES: Mapping[int, tuple[str, ...]] = {
     at INTEGER NOT NULL) STRICT""",
     ),
     3: ("ALTER TABLE node ADD COLUMN progress BLOB", "ALTER TABLE challenge ADD COLUMN progress BLOB"),
+    4: ("ALTER TABLE challenge ADD COLUMN asked BLOB",),
 }
 """What makes a store of an older version one of the next."""
 
@@ -81,7 +83,8 @@ RUNNING = f"SELECT cti, submitter, tenant, node FROM job WHERE {LIVE}"  # noqa: 
 IN_FORCE = "SELECT kind, digest FROM version NATURAL JOIN active"
 
 CHALLENGE = (
-    "SELECT node, issued, expires, redeemed, progress, clock, resets, restarts, safe FROM challenge WHERE nonce = ?"
+    "SELECT node, issued, expires, redeemed, progress, asked, clock, resets, restarts, safe FROM challenge"
+    " WHERE nonce = ?"
 )
 
 JOB = """
@@ -230,8 +233,8 @@ RULES: Mapping[type[changes.Change], Rule] = {
         "SELECT 1 FROM node WHERE name = :name AND state = :state AND holder = :holder AND gpus = :gpus", "node.changed"
     ),
     changes.PutChallenge: Rule(
-        "INSERT INTO challenge (nonce, node, issued, expires, progress, clock, resets, restarts, safe)"
-        " VALUES (:nonce, :node, :issued, :expires, :progress, :clock, :resets, :restarts, :safe)"
+        "INSERT INTO challenge (nonce, node, issued, expires, progress, asked, clock, resets, restarts, safe)"
+        " VALUES (:nonce, :node, :issued, :expires, :progress, :asked, :clock, :resets, :restarts, :safe)"
         " ON CONFLICT DO NOTHING",
         "challenge.exists",
     ),

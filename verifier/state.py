@@ -241,7 +241,8 @@ class Verifier:
         self._open[challenge.nonce] = Open(challenge, name, asker, expires, node.clock, progress)
         self._asked[name, asker] += 1
         self._queue.append(challenge.nonce)
-        await self.commit(Unit((PutChallenge(challenge.nonce, name, now, expires, node.clock, progress),)))
+        asked = challenge.to_bytes()
+        await self.commit(Unit((PutChallenge(challenge.nonce, name, now, expires, node.clock, progress, asked),)))
         await self.knowledge.prepare(node, force.references)
         return challenge
 
@@ -254,19 +255,9 @@ class Verifier:
         if known is not None:
             return known.challenge, self._node(known.node, known)[0]
         row = self._issued(nonce)
-        node, _ = self._node(row.node, row)
-        force = self.in_force()
-        challenge = ask(
-            node,
-            settings=force.policy.settings,
-            references=force.references,
-            progress=self.knowledge.progress(row.progress),
-            nonce=nonce,
-            audience=self.settings.issuer,
-            issued=row.issued,
-            expires_in=max(1, row.expires - row.issued),
-        )
-        return challenge, node
+        if row.asked is None:
+            raise Untrusted("challenge.unknown", "an older release issued that challenge, and did not keep it")
+        return Challenge.from_bytes(row.asked), self._node(row.node, row)[0]
 
     def awaits(self, nonce: bytes) -> bool:
         """Whether ``nonce`` is of an open challenge that wants a measurement list: in time, and not answered yet."""

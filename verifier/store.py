@@ -86,7 +86,7 @@ class Token:
 @dataclass(frozen=True, slots=True)
 class Challenge:
     """A challenge that was issued, when it was redeemed, and what was known of the node when it was issued: its TPM
-    counters, and an encoded HostProgress."""
+    counters, and an encoded HostProgress. ``asked`` is the encoded challenge; older releases did not keep it."""
 
     node: str
     issued: int
@@ -94,6 +94,7 @@ class Challenge:
     redeemed: int | None
     clock: ClockRecord | None = None
     progress: bytes | None = None
+    asked: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,7 @@ from verifier.bundles import make_bundle
 from verifier.refs import spool
 from verifier.rehearse import rehearse
 from verifier.renew import renew
+from verifier.sqlite import SqliteStore
 
 LOG, ENTRIES = captured()
 PCRS = tuple(range(11))
@@ -296,6 +297,36 @@ def test_a_challenge_from_before_a_new_reference_is_asked_again(run: Run) -> Non
     with pytest.raises(Untrusted) as caught:
         run.hall.run(renew(run.hall.verifier, evidence))
     assert caught.value.reason == "challenge.outdated"
+    run.go_on()
+
+
+@pytest.mark.parametrize("change", ["another reference", "another policy"])
+def test_a_challenge_from_before_a_restart_is_held_against_what_it_asked_for(run: Run, change: str) -> None:
+    """What is in force was changed while the verifier was down: the host asks again, its job is not ended."""
+    challenge = run.challenge()
+    evidence = run.host.evidence(challenge, run.intent, grant=run.grant.id)
+    if change == "another reference":
+        run.hall.run(allow(run.hall, (*ENTRIES, *NEW, entry(b"/x", b"x")), "newer"))
+    else:
+        run.hall.run(run.hall.ask_for(*PCRS, 14))
+        run.hall.run(demand(run.hall, replace(DEMANDS, no_debug=False)))
+    run.hall.reopen()
+    assert run.hall.verifier.asked(challenge.nonce)[0] == challenge
+    with pytest.raises(Untrusted) as caught:
+        run.hall.run(renew(run.hall.verifier, evidence))
+    assert caught.value.reason == "challenge.outdated"
+    assert run.hall.verifier.job(run.grant.id).state == "running"
+    run.go_on()
+
+
+def test_a_challenge_of_an_older_release_is_asked_again(run: Run) -> None:
+    evidence = run.host.evidence(run.challenge(), run.intent, grant=run.grant.id)
+    run.hall.reopen()
+    store = run.hall.verifier.store
+    assert isinstance(store, SqliteStore)
+    store._writer.execute("UPDATE challenge SET asked = NULL")
+    with pytest.raises(Untrusted, match=r"^challenge\.unknown"):
+        run.hall.run(renew(run.hall.verifier, evidence))
     run.go_on()
 
 

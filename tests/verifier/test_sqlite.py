@@ -210,20 +210,27 @@ def test_records_are_kept_as_they_were_signed(filled: Path) -> None:
     store.close()
 
 
+COLUMNS = "SELECT name, type, \"notnull\" FROM pragma_table_info('{table}')"
+
+
 def test_a_store_of_the_version_before_is_upgraded(filled: Path) -> None:
     store = open_sqlite(filled)
     tables = {row[0] for row in store._all("SELECT name FROM sqlite_schema")}  # what a new store has
-    columns = store._all("SELECT name, type, \"notnull\" FROM pragma_table_info('node')")
+    columns = [store._all(COLUMNS.format(table=table)) for table in ("node", "challenge")]
     store.close()
+    alter(filled, "ALTER TABLE challenge DROP COLUMN asked", "PRAGMA user_version = 4")
+    open_sqlite(filled).close()
+    alter(filled, "ALTER TABLE challenge DROP COLUMN asked")
     older = ("ALTER TABLE node DROP COLUMN progress", "ALTER TABLE challenge DROP COLUMN progress")
     alter(filled, *older, "PRAGMA user_version = 3")
     open_sqlite(filled).close()
-    alter(filled, *older, "DROP TABLE secret", "PRAGMA user_version = 2")
+    everything = ("ALTER TABLE challenge DROP COLUMN asked", *older)
+    alter(filled, *everything, "DROP TABLE secret", "PRAGMA user_version = 2")
     open_sqlite(filled).close()
-    alter(filled, *older, "DROP TABLE collateral", "ALTER TABLE node DROP COLUMN gpus", "PRAGMA user_version = 1")
+    alter(filled, *everything, "DROP TABLE collateral", "ALTER TABLE node DROP COLUMN gpus", "PRAGMA user_version = 1")
     alter(filled, "DROP TABLE secret")
     store = open_sqlite(filled)
     assert {row[0] for row in store._all("SELECT name FROM sqlite_schema")} == tables
-    assert store._all("SELECT name, type, \"notnull\" FROM pragma_table_info('node')") == columns
+    assert [store._all(COLUMNS.format(table=table)) for table in ("node", "challenge")] == columns
     assert store.head().size == 7
     store.close()
