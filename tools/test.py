@@ -1,8 +1,8 @@
 """``./dev test``: every test under coverage, subprocesses included, then the gates.
 
-Three pytest processes share the work: two with the tests that start services and jobs, which mostly wait, and one with
-all others, which mostly compute. The output of the first two is shown when the third has ended, and the last line adds
-all up.
+The folders of tests are parts, each for a pytest process of its own, three at a time: some start services and jobs and
+mostly wait, others compute. Whoever is done takes the next part, so the longest come first. The output of a part is
+shown when it has ended, and the last line adds all up.
 
 With pytest arguments it runs just those tests, without coverage. How a process that the tests start comes to be
 measured: ``patch = ["subprocess", ...]`` in pyproject.toml puts coverage's settings into the environment, and a
@@ -18,8 +18,8 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
-from typing import IO
 
 from coverage import Coverage
 
@@ -29,8 +29,9 @@ ROOT = Path(__file__).resolve().parents[1]
 PYTEST = [sys.executable, "-m", "pytest"]
 MEASURED = [sys.executable, "-m", "coverage", "run", "-m", "pytest"]
 COVERAGE = [sys.executable, "-m", "coverage"]
-WAITING = (("agent", "fixtures"), ("flow", "verifier"))
-"""The folders of tests that start services, jobs and devices, for one process each."""
+PARTS = ("flow", "agent", "attestation", "verifier")
+"""The folders of tests that are parts, the longest first; all others are the last part together."""
+AT_ONCE = 3
 ON_DEMAND = "vm"
 """The folder of tests that run only when they are asked for: ``./dev test vm``."""
 
@@ -54,37 +55,37 @@ def main(arguments: list[str]) -> int:
 
 
 def _run_all(cache: Path, environment: dict[str, str]) -> int:
-    """Run all parts at once, each with a cache of its own; the worst exit status."""
+    """Run all parts, each with a cache of its own; the worst exit status."""
     began = time.monotonic()
-    found = sorted(path for path in (ROOT / "tests").iterdir() if path.is_dir() or path.match("test_*.py"))
-    apart = {name: number for number, names in enumerate(WAITING) for name in names}
-    others = [str(path) for path in found if path.name not in {*apart, ON_DEMAND, "__pycache__"}]
-
-    def start(name: str, paths: list[str], stdout: IO[str] | int) -> subprocess.Popen[str]:
-        command = [*MEASURED, "-o", f"cache_dir={cache / name}", *paths]
-        return subprocess.Popen(command, env=environment, stdout=stdout, text=True, cwd=ROOT)
-
-    waiting = []
-    for number in range(len(WAITING)):
-        paths = [str(path) for path in found if apart.get(path.name) == number]
-        output = (cache / f"waiting-{number}.out").open("w+", encoding="utf-8")
-        waiting.append((start(f"pytest-{number}", paths, output), output))
-    counts: Counter[str] = Counter()
-    with start("pytest", others, subprocess.PIPE) as computing:
-        for line in computing.stdout or ():
-            print(line, end="", flush=True)
-            counts = Counter(_counted(line)) or counts
-    for process, output in waiting:
-        process.wait()
-        with output:
-            output.seek(0)
-            shown = output.read()
-        print(shown)
-        counts.update(_counted(shown.rstrip().rpartition("\n")[2]))
+    parts = _parts()
+    print(f"== {', '.join(parts)}: {AT_ONCE} at a time, shown as they end ==", flush=True)
+    with ThreadPoolExecutor(AT_ONCE) as at_once:
+        running = [at_once.submit(_run, name, paths, cache, environment) for name, paths in parts.items()]
+        counts: Counter[str] = Counter()
+        codes = []
+        for ended in as_completed(running):
+            code, shown = ended.result()
+            print(shown, flush=True)
+            counts.update(_counted(shown.rstrip().rpartition("\n")[2]))
+            codes.append(code)
     told = ", ".join(f"{counts[word]} {word}" for word in sorted(counts))
     print(f"== {told} in {time.monotonic() - began:.0f} s ==", flush=True)
-    codes: list[int] = [computing.returncode, *(process.returncode for process, _ in waiting)]
     return max(map(abs, codes))
+
+
+def _parts() -> dict[str, list[str]]:
+    """What each part runs, by its name."""
+    found = sorted(path for path in (ROOT / "tests").iterdir() if path.is_dir() or path.match("test_*.py"))
+    parts = {name: [str(ROOT / "tests" / name)] for name in PARTS}
+    left_out = {*PARTS, ON_DEMAND, "__pycache__"}
+    return {**parts, "others": [str(path) for path in found if path.name not in left_out]}
+
+
+def _run(name: str, paths: list[str], cache: Path, environment: dict[str, str]) -> tuple[int, str]:
+    """Run one part: its exit status and its output."""
+    command = [*MEASURED, "-o", f"cache_dir={cache / f'pytest-{name}'}", *paths]
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, cwd=ROOT, check=False)
+    return done.returncode, done.stdout
 
 
 def _counted(closing: str) -> dict[str, int]:
