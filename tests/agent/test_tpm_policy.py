@@ -26,7 +26,7 @@ from tpm2_pytss import (  # type: ignore[import-untyped]  # tpm2-pytss ships no 
 
 from agent.devices import Approved, DeviceError, Tpm
 from agent.tpm import NO_TICKET, SIGN_SCHEME, EsysTpm, _Link, _selection
-from agent.tpm_policy import authorised
+from agent.tpm_policy import TICKETS, authorised
 from attestation.keys import ES256, SoftwareSigner
 from attestation.tpm.identity import verify_ak, verify_holder
 from attestation.tpm.policy import (
@@ -375,6 +375,21 @@ def test_a_broken_connection_is_told_as_such(manufactured: Path) -> None:
         bench.sign(approved)
         emulator.proxy.answers += [0x922, 0x922]  # TPM_RC_RETRY: busy is not refused
         bench.sign(approved)
+        tpm.close()
+
+
+def test_only_a_few_tickets_are_kept_and_each_lease_is_verified_once(manufactured: Path) -> None:
+    with Swtpm.start(manufactured) as emulator:
+        tpm = EsysTpm(emulator.tcti, deadline=5)
+        bench = Bench(tpm, emulator, Public.from_bytes(tpm.create_holder(POLICY.public).public))
+        first = bench.approve(bench.terms())
+        for _ in range(2):
+            bench.sign(first)
+            assert tpm._call(lambda link: list(link.tickets)) == [first]
+        for _ in range(TICKETS):
+            bench.sign(bench.approve(bench.terms()))
+        held = tpm._call(lambda link: list(link.tickets))
+        assert (len(held), first in held) == (TICKETS, False)
         tpm.close()
 
 

@@ -20,6 +20,7 @@ from fixtures.attester import SoftTpm
 from tests.verifier.hall import CA, Hall, Host, allowed
 from verifier.authorize import authorize
 from verifier.permit import permit
+from verifier.renew import renew
 
 DIGEST = hashlib.sha256(b"evidence").digest()
 
@@ -198,10 +199,10 @@ def test_a_plain_key_gets_none(hall: Hall) -> None:
 
 
 def test_after_another_policy_key_was_made_every_host_enrols_again(hall: Hall, host: Host) -> None:
-    question = hall.run(request(host))
+    question, again_evidence = hall.run(request(host)), hall.run(running(host))
     other = SoftwareSigner.generate(ES256)
     hall.verifier.keys = replace(hall.verifier.keys, policy=other)
-    for act in (authorize(hall.verifier, question), permitted(host)):
+    for act in (authorize(hall.verifier, question), renew(hall.verifier, again_evidence), permitted(host)):
         with pytest.raises(InterlockError) as refusal:
             hall.run(act)
         assert refusal.value.reason == "node.policy-key"
@@ -213,6 +214,13 @@ def test_after_another_policy_key_was_made_every_host_enrols_again(hall: Hall, h
         allowed(await host.ask(hall.intent()))
 
     hall.run(again())
+
+
+async def running(host: Host) -> bytes:
+    """The evidence for the next lease of a job that runs."""
+    intent = host.hall.intent()
+    grant, _ = allowed(await host.ask(intent))
+    return host.evidence(await host.hall.verifier.challenge(host.name), intent, grant=grant.id)
 
 
 async def request(host: Host) -> AuthorizationRequest:
