@@ -246,6 +246,19 @@ def test_an_edited_log_proves_less(name: str) -> None:
         assert finding in names(state)
 
 
+@pytest.mark.parametrize("kind", [kinds.VARIABLE_DRIVER_CONFIG, kinds.VARIABLE_BOOT, kinds.EFI_ACTION, 0x8401])
+def test_no_type_hides_an_authority(kind: int) -> None:
+    """An image was believed for a certificate of shim's, as shim measures it now: without padding."""
+    maker = honest().add(7, kinds.VARIABLE_AUTHORITY, variable("Shim", b"a certificate", SHIM))
+    believed = f"Shim {sha256(b'a certificate').hex()}"
+    assert believed in shown(state_of(maker))["authority"]
+    values = maker.values()
+    maker.rows[-1].type = kind
+    state = appraise(maker.to_bytes(), values)
+    assert believed not in shown(state)["authority"]
+    assert "tpm.boot.unexplained" in names(state)
+
+
 LOOKS_LIKE = {
     "a platform": (kinds.NONHOST_INFO, GCE, "platform"),
     "a version": (kinds.CRTM_VERSION, utf16("firmware 9"), "crtm-version"),
