@@ -6,10 +6,9 @@ a denial because of it would be wrong, so who is about to deny waits until what 
 """
 
 import asyncio
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from attestation.decision import Usage
 
@@ -22,15 +21,18 @@ class Reserved:
     tenant: str
     node: str
 
+    @property
+    def keys(self) -> tuple[tuple[str, bytes | str], ...]:
+        """Under which names it is counted."""
+        return ("submitter", self.submitter), ("tenant", self.tenant), ("node", self.node)
+
 
 class Ledger:
     """The reservations of one process; used from its event loop only."""
 
     def __init__(self) -> None:
         self._pending: set[asyncio.Future[None]] = set()
-        self._submitters: Counter[bytes] = Counter()
-        self._tenants: Counter[str] = Counter()
-        self._nodes: Counter[str] = Counter()
+        self._counts: dict[tuple[str, bytes | str], int] = {}
 
     @contextmanager
     def reserving(self, job: Reserved) -> Iterator[None]:
@@ -49,11 +51,12 @@ class Ledger:
         """``used``, and what is reserved of the same submitter, tenant and node as ``job``."""
         if not self._pending:
             return used
-        return replace(
-            used,
-            submitter_jobs=used.submitter_jobs + self._submitters[job.submitter],
-            tenant_jobs=used.tenant_jobs + self._tenants[job.tenant],
-            node_jobs=used.node_jobs + self._nodes[job.node],
+        submitter, tenant, node = (self._counts.get(key, 0) for key in job.keys)
+        return Usage(
+            submitter_jobs=used.submitter_jobs + submitter,
+            tenant_jobs=used.tenant_jobs + tenant,
+            node_jobs=used.node_jobs + node,
+            gpu_seconds=used.gpu_seconds,
         )
 
     async def settled(self) -> bool:
@@ -64,10 +67,8 @@ class Ledger:
         return bool(waiting)
 
     def _count(self, job: Reserved, step: int) -> None:
-        for counts, name in ((self._tenants, job.tenant), (self._nodes, job.node)):
-            counts[name] += step
-            if not counts[name]:
-                del counts[name]
-        self._submitters[job.submitter] += step
-        if not self._submitters[job.submitter]:
-            del self._submitters[job.submitter]
+        counts = self._counts
+        for key in job.keys:
+            counts[key] = counts.get(key, 0) + step
+            if not counts[key]:
+                del counts[key]

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
@@ -74,9 +75,12 @@ class Metrics:
             "interlock_trusted", "1 while the part may be relied on.", ["part"], registry=self.registry
         )
 
+        self._granted, self._renewed = self.decisions.labels("allow"), self.renewals.labels("allow")
+        self._checked = lru_cache(maxsize=64)(self.checks.labels)
+
     def allowed(self, action: str) -> None:
         """Count an allow of ``run`` or ``renew``."""
-        (self.decisions if action == "run" else self.renewals).labels("allow").inc()
+        (self._granted if action == "run" else self._renewed).inc()
 
     def denied(self, action: str, reasons: Iterable[str]) -> None:
         """Count a denial of ``run`` or ``renew`` and each of its reasons."""
@@ -93,7 +97,7 @@ class Metrics:
             elif name == "tpm":
                 for check in part.checks:
                     if check.name in _OF_THE_BOOT:
-                        self.checks.labels(check.name, check.outcome).inc()
+                        self._checked(check.name, check.outcome).inc()
 
     def text(self) -> bytes:
         """Everything in the Prometheus text format."""

@@ -58,10 +58,10 @@ class Memory:
     def running(self, job: Reserved, without: bytes | None) -> tuple[int, int, int]:
         """How many jobs may still execute that have the submitter, the tenant, the node of ``job``, but ``without``."""
         with self._lock:
-            counts = [self._counts[key] for key in _keys(job)]
+            counts = [self._counts[key] for key in job.keys]
             left_out = None if without is None else self._jobs.get(without)
         if left_out is not None:
-            counts = [n - (a == b) for n, a, b in zip(counts, _keys(left_out), _keys(job), strict=True)]
+            counts = [n - (a == b) for n, a, b in zip(counts, left_out.keys, job.keys, strict=True)]
         submitter, tenant, node = counts
         return submitter, tenant, node
 
@@ -74,12 +74,7 @@ class Memory:
         self._count(job, 1)
 
     def _count(self, job: Reserved, step: int) -> None:
-        for key in _keys(job):
+        for key in job.keys:
             self._counts[key] += step
             if not self._counts[key]:
                 del self._counts[key]
-
-
-def _keys(job: Reserved) -> tuple[tuple[str, bytes | str], ...]:
-    """Under which names a job is counted."""
-    return ("submitter", job.submitter), ("tenant", job.tenant), ("node", job.node)
