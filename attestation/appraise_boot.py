@@ -6,17 +6,18 @@ that has none is not held to it: the check is recorded as not applicable, and a 
 (:data:`attestation.policy.CHECKS`). A reference that is only pending counts as none.
 
 What a log says depends on the log and the quoted PCRs alone, so it is remembered: nearly every renewal shows the same.
+It is remembered by the log's SHA-256, and no more than fits: any number of logs say the same, of a mebibyte each.
 """
 
 import hashlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
-from functools import lru_cache
 
 from attestation import claims as ear
 from attestation.bench import Bench
 from attestation.errors import Untrusted
 from attestation.reference import IMA_PCR, USABLE, BootReference, has_expired, preferred
+from attestation.remember import Remembered
 from attestation.tpm.boot.check import CHECKS
 from attestation.tpm.boot.facts import COMMAND_LINE, FILE, LOAD, BootState
 from attestation.tpm.boot.policy import BootPolicy
@@ -31,6 +32,9 @@ from attestation.tpm.ima.replay import boot_aggregates
 
 BOOT_REFERENCE, IMA_REFERENCE = "boot-reference", "ima-reference"
 _EXIT_MISSING = "tpm.boot.exit-missing"
+MOST_DETAIL = 1024
+_EACH, _HASH, _COMPARISON = 512, 96, 4096
+"""About how many bytes a fact or finding takes, a hash in a database, and a comparison with its key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +65,10 @@ class _Compared:
     detail: str = ""
 
 
+_boots = Remembered[_Booted](64 << 20)
+_comparisons = Remembered[_Compared](8 << 20)
+
+
 def event_log(bench: Bench) -> str | None:
     """(11) The event log explains every quoted PCR that it has to."""
     references = _boot_references(bench)
@@ -87,9 +95,10 @@ def boot(bench: Bench) -> str | None:
     if log is None:  # there are no references, else check 11 would have failed
         return ear.NOT_APPLICABLE
     quoted = _quoted(bench, references)
+    booted = _booted(log, quoted)
     if bench.subject.grant is None:
-        bench.facts |= _booted(log, quoted).told
-    compared = [(_compared(log, quoted, found.policy.to_bytes()), found) for found in references]
+        bench.facts |= booted.told
+    compared = [(_compared(booted, quoted, found.policy), found) for found in references]
     met = [found for result, found in compared if not result.reason]
     if met:
         bench.use(preferred(met, bench.subject.at), BOOT_REFERENCE)
@@ -151,13 +160,26 @@ def _quoted(bench: Bench, references: tuple[BootReference, ...]) -> _Quoted:
     return _Quoted(bench.subject.challenge.bank, tuple(values), assume_exit)
 
 
-@lru_cache(maxsize=512)
 def _booted(log: bytes, quoted: _Quoted) -> _Booted:
+    """As :func:`_read`, remembered."""
+    digest = hashlib.sha256(log).digest()
+    return _boots.get((digest, quoted), lambda: _read(log, digest, quoted), _size)
+
+
+def _size(booted: _Booted) -> int:
+    """About how many bytes it takes."""
+    state = booted.state
+    hashes = sum(len(found.hashes) + len(found.certificates) for found in state.databases.values())
+    texts = sum(len(fact.value) for fact in state.facts)
+    return _EACH * (4 + len(state.facts) + len(state.findings)) + _HASH * hashes + 2 * texts
+
+
+def _read(log: bytes, digest: bytes, quoted: _Quoted) -> _Booted:
     """Read, replay and interpret a log. Raises as :func:`read_event_log` and :func:`prove`."""
     read = read_event_log(log)
     proof = prove(read, quoted.bank, dict(quoted.pcrs), assume_exit=quoted.assume_exit)
     state = boot_state(read, quoted.bank, proof.pcrs)
-    return _Booted(hashlib.sha256(log).digest(), state, told(state), _lines(state, {pcr for pcr, _ in quoted.pcrs}))
+    return _Booted(digest, state, told(state), _lines(state, {pcr for pcr, _ in quoted.pcrs}))
 
 
 def _lines(state: BootState, quoted: Collection[int]) -> tuple[bytes, ...]:
@@ -172,13 +194,17 @@ def _lines(state: BootState, quoted: Collection[int]) -> tuple[bytes, ...]:
     return tuple(fact.value.encode() for name in (COMMAND_LINE, LOAD) for fact in state.all(name))
 
 
-@lru_cache(maxsize=2048)
-def _compared(log: bytes, quoted: _Quoted, policy: bytes) -> _Compared:
+def _compared(booted: _Booted, quoted: _Quoted, policy: BootPolicy) -> _Compared:
+    """As :func:`_hold`, remembered."""
+    key = booted.digest, quoted, policy.digest
+    return _comparisons.get(key, lambda: _hold(booted.state, policy), lambda _: _COMPARISON)
+
+
+def _hold(state: BootState, policy: BootPolicy) -> _Compared:
     """Hold what a log proves against one policy, by its numbered checks."""
-    state, demands = _booted(log, quoted).state, BootPolicy.from_bytes(policy)
     for passed, (_, check) in enumerate(CHECKS):
         try:
-            check(state, demands)
+            check(state, policy)
         except Untrusted as error:
-            return _Compared(passed, error.reason, error.detail)
+            return _Compared(passed, error.reason, error.detail[:MOST_DETAIL])
     return _Compared(len(CHECKS))

@@ -12,6 +12,7 @@ from functools import lru_cache
 from attestation.node import NodeRecord
 from attestation.progress import HostProgress
 from attestation.reference import ReferenceSet
+from attestation.remember import Remembered
 from attestation.tpm.ima.policy import CompiledPolicy, ImaPolicy, compile_policy
 
 
@@ -25,6 +26,9 @@ class KnownHost:
 
 
 STRANGER = KnownHost()
+MOST_LOGS = 64 << 20
+"""Bytes of event logs at hand."""
+
 MOST_POLICIES = 4
 """IMA policies at hand at a time: a large one has a hundred thousand files."""
 
@@ -34,7 +38,7 @@ class Knowledge:
 
     def __init__(self, document: Callable[[bytes], bytes]) -> None:
         self._document = document
-        self._log = lru_cache(maxsize=512)(document)
+        self._logs = Remembered[bytes](MOST_LOGS)
         self._policies: dict[bytes, CompiledPolicy] = {}
 
     def of(self, node: NodeRecord, progress: bytes | None, references: ReferenceSet) -> KnownHost:
@@ -44,7 +48,7 @@ class Knowledge:
         reference = references.list_of(node.pool)
         return KnownHost(
             known,
-            None if log is None else self._log(log),
+            None if log is None else self._logs.get(log, lambda: self._document(log), len),
             None if reference is None else self._policy(reference.policy),
         )
 

@@ -5,6 +5,7 @@ Every refusal is of one thing that is not as it should be, and ends with the rea
 
 import hashlib
 import json
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 from typing_extensions import override
 
+from attestation import appraise_boot
 from attestation import claims as ear
 from attestation.appraise import Subject, appraise_and_follow
 from attestation.asking import ask, is_still_asked
@@ -23,6 +25,7 @@ from attestation.node import ClockRecord
 from attestation.policy import Settings
 from attestation.progress import HostProgress, boot_of, merged
 from attestation.reference import BootReference, ImaReference, ReferenceSet
+from attestation.remember import Remembered
 from attestation.tpm.boot import kinds
 from attestation.tpm.boot.policy import BootPolicy
 from attestation.tpm.eventlog import read_event_log
@@ -601,6 +604,26 @@ def test_a_command_line_is_not_proven_while_a_quoted_register_of_lines_is_not() 
     assert machine.appraise().failures == ()
     machine.tpm.extend(12, digest("a line"))
     assert machine.failure().reason == "tpm.ima.cmdline"
+
+
+def test_any_number_of_logs_that_say_the_same_take_no_more_memory_than_one_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What follows the last event is not measured, so a host can send another log of a mebibyte each time."""
+    boots, comparisons = Remembered[Any](64 << 10), Remembered[Any](16 << 10)
+    monkeypatch.setattr(appraise_boot, "_boots", boots)
+    monkeypatch.setattr(appraise_boot, "_comparisons", comparisons)
+    machine, started = Machine(), None
+    tracemalloc.start()
+    for number in range(1, 12):
+        machine.host.log = LOG + bytes((1 << 19) + number)
+        machine.send()
+        assert machine.appraise().failures == ()
+        del machine.event_log, machine.host.log
+        taken, _ = tracemalloc.get_traced_memory()
+        started = started or taken
+        assert taken - started < 1 << 19
+    tracemalloc.stop()
+    assert 0 < len(boots) < 11
+    assert len(comparisons) == 4
 
 
 def test_a_log_without_exit_boot_services_is_assumed_only_where_a_reference_accepts_that() -> None:

@@ -22,6 +22,7 @@ from attestation.lease import Lease
 from attestation.log import Record
 from attestation.problem import Denial
 from attestation.progress import HostProgress, boot_of
+from attestation.reference import ReferenceSet
 from attestation.tpm.boot.policy import BootPolicy
 from attestation.tpm.ima import once
 from fixtures.attester import SoftTpm
@@ -29,6 +30,7 @@ from fixtures.measured import Measured, captured, entry, policy_for
 from fixtures.workload import Jobs
 from tests.verifier.hall import CA, CODE, ENVIRONMENT, Hall, Host, allowed, denied, leased
 from verifier.bundles import make_bundle
+from verifier.known import MOST_LOGS, Knowledge
 from verifier.refs import spool
 from verifier.rehearse import rehearse
 from verifier.renew import renew
@@ -161,6 +163,21 @@ def test_the_whole_list_then_nothing_new_then_three_entries(run: Run) -> None:
     assert (seen.next, seen.seen) == (225, 225)
     sizes = [len(run.hall.verifier.document(r.digests["evidence"])) for r in run.records()[1:] if "node" in r.digests]
     assert max(sizes) < 10_000
+
+
+def test_event_logs_at_hand_take_so_many_bytes_and_no_more(run: Run) -> None:
+    made = Knowledge(lambda digest: digest * (1 << 15))
+    node, references = run.hall.verifier.node("host"), run.hall.verifier.in_force().references
+    for number in range(70):
+        log = hashlib.sha256(bytes([number])).digest()
+        progress = HostProgress(boot=boot_of(1, 0), log=log).to_bytes()
+        assert made.of(node, progress, without_lists(references)).event_log == log * (1 << 15)
+    assert len(made._logs) == MOST_LOGS >> 20
+
+
+def without_lists(references: ReferenceSet) -> ReferenceSet:
+    """The same references without lists."""
+    return ReferenceSet(replace(references.references, lists=()))
 
 
 def test_the_operator_sees_how_far_a_host_is_proven(run: Run) -> None:

@@ -42,8 +42,8 @@ from attestation.tpm.structures import ALG_SHA1
 
 MOST_REFUSALS: Final = 16
 MOST_NAME: Final = 256
-MOST_REMEMBERED_ENTRY: Final = 4096
-"""Bytes of an entry that is remembered after it went the long way."""
+MOST_REMEMBERED_ENTRY: Final = 1024
+"""Bytes of an entry that is remembered after it went the long way: one with a signature by RSA of 4096 bits fits."""
 BOOT, KEXEC, LISTED, RULE, SIGNED, BUFFER, KEY, VIOLATION = (
     "boot-aggregate",
     "kexec",

@@ -17,7 +17,7 @@ from attestation.errors import Malformed
 from attestation.tpm.ima.entry import ALGORITHMS, MAX_NAME
 from attestation.tpm.ima.measurements import ASCII
 from attestation.tpm.ima.paths import Rules, check_rule
-from attestation.tpm.ima.replay import Extender
+from attestation.tpm.ima.replay import HASHED, Extender
 from attestation.tpm.ima.shortcut import ShortWay, listing, short_way, short_way_binary
 from attestation.tpm.ima.signature import FileKey, read_key
 from attestation.wire import Wire, label, wire
@@ -219,7 +219,10 @@ class CompiledPolicy:
         return found
 
     def remembered(self, extender: Extender) -> dict[bytes, bytes]:
-        """Entries that went the long way and are listed files, with what they extend."""
+        """Entries that went the long way and are listed files, with what they extend. Nothing is kept of a kernel that
+        extends what the policy does not accept: any list is tried with it that leads nowhere."""
+        if extender.extension != HASHED and not self.policy.unsafe_padded:
+            return {}
         return self._remembered.setdefault((extender.bank, extender.extension), {})
 
     def forget(self) -> None:

@@ -562,6 +562,18 @@ def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         assert max(map(len, remembered)) <= appraise.MOST_REMEMBERED_ENTRY
 
 
+@pytest.mark.parametrize(("padded", "kinds"), [(False, ["hashed"]), (True, ["hashed", "padded"])])
+def test_of_a_list_that_leads_nowhere_nothing_is_remembered_twice(padded: bool, kinds: list[str]) -> None:
+    """Who signs a listed file with any bytes has a kibibyte remembered for each, which was never measured."""
+    policy = compiled(unsafe_padded=padded)
+    policy.forget()
+    host = Host([AGGREGATED, *[replace(FILES[0], template=b"ima-sig", extra=bytes([n]) * 700) for n in range(9)]])
+    with pytest.raises(InterlockError, match=r"^tpm\.ima\.mismatch"):
+        appraise_ima(host.binary(), host.subject(quoted=bytes(32)[:-1] + b"x"), host.begin(policy), policy)
+    kept = {name: len(policy._remembered[SHA256, name]) for _, name in policy._remembered}
+    assert kept == dict.fromkeys(kinds, 9)
+
+
 @pytest.mark.parametrize("form", ["ascii", "binary"])
 def test_what_is_remembered_changes_nothing(form: str) -> None:
     policy = compiled(keys=(LOADED, BUILT_IN), rules=(rule(b"/v", "violation"),))
