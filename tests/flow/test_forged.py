@@ -12,9 +12,10 @@ import pytest
 from typing_extensions import override
 
 from attestation import api, cbor
-from attestation.grant import Authorization
+from attestation.grant import Authorization, Grant
 from attestation.lease import Lease
 from fixtures.beats import Beating, BeatLab
+from fixtures.held import Thief
 from fixtures.impostor import Impostor, lengthen_grants, resigned
 from fixtures.lab import free_port
 from fixtures.ledger import Ledger
@@ -185,7 +186,11 @@ def test_an_intent_is_good_for_one_grant(lab: BeatLab, between: Impostor) -> Non
 
 
 def test_a_grant_starts_nothing_again_after_a_restart(lab: BeatLab, between: Impostor) -> None:
-    """Challenge, intent, grant and lease are all those of the first time; only the journal knows better."""
+    """Challenge, intent, grant and lease are all those of the first time.
+
+    The TPM signs no evidence for it without a permit, which the used challenge does not get; with a forged one, by a
+    stolen policy key, only the journal knows better.
+    """
     tape: dict[str, bytes] = {}
     kept = lab.home / "intent.two"
     between.rewrite = lambda path, content: tape.setdefault(path, content)
@@ -195,12 +200,24 @@ def test_a_grant_starts_nothing_again_after_a_restart(lab: BeatLab, between: Imp
     lab.start_agent()
     # what the verifier says to the second request (it denies: the intent was used) is replaced by the first answer
     between.force = {path: tape[path] for path in (api.CHALLENGE, api.AUTHORIZE)}
+    thief = Thief(lab, granted(tape[api.AUTHORIZE]).hex())
+    thief.look()
     try:
-        program, ending = resubmit(lab, kept)
+        for forged, reason in ((None, "challenge.redeemed"), (thief.permit, "grant.replayed")):
+            between.force |= {} if forged is None else {api.PERMIT: forged}
+            program, ending = resubmit(lab, kept)
+            assert (ending["exit_code"], ending["reason"]) == (CLOSED, reason)
+            assert "begin" not in "\n".join(program.lines)
     finally:
         between.force = {}
-    assert (ending["exit_code"], ending["reason"]) == (CLOSED, "grant.replayed")
-    assert "begin" not in "\n".join(program.lines)
+
+
+def granted(answer: bytes) -> bytes:
+    """The id of the grant in the verifier's answer."""
+    token = Authorization.from_bytes(answer).grant
+    tagged = cbor.decode(token, max_size=len(token), tags=frozenset({18}))
+    assert isinstance(tagged, cbor.Tagged)
+    return Grant.from_bytes(tagged.value[2]).id
 
 
 class OtherHost(BeatLab):
