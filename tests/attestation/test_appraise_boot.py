@@ -246,6 +246,12 @@ def test_a_baseline_of_another_bank_is_no_reason_to_do_without() -> None:
     assert machine.failure().reason == "ref.none"
 
 
+def test_an_obsolete_reference_that_a_boot_does_not_meet_refuses_it() -> None:
+    machine = Machine()
+    machine.refer(boots=(replace(BOOT, policy=STRONGER, state="obsolete"),))
+    assert machine.failure().reason == "tpm.boot.absent"
+
+
 def test_an_obsolete_reference_is_a_warning_that_the_policy_sees() -> None:
     for changes in ({"boots": (replace(BOOT, state="obsolete"),)}, {"lists": (replace(IMA, state="obsolete"),)}):
         machine = Machine()

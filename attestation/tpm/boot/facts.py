@@ -78,8 +78,10 @@ class Notes:
     findings: list[Finding] = field(default_factory=list)
     databases: dict[str, Database] = field(default_factory=dict)
     section: str | None = None
+    names: set[str] = field(default_factory=set)
 
     def fact(self, name: str, value: str, event: Event, raw: bytes = b"", hint: str = "") -> None:
+        self.names.add(name)
         self.facts.append(Fact(name, value, event.number, event.pcr, raw, hint))
 
     def digest(self, name: str, event: Event) -> None:

@@ -99,7 +99,7 @@ def _configuration(notes: Notes, event: Event, variable: Variable) -> None:
         notes.finding("tpm.boot.variable-guid", event, f"{name} of {variable.vendor.hex()}")
     elif event.number > notes.ends.get(event.pcr, event.number):
         notes.finding("tpm.boot.mode-late" if name in _MODES else "tpm.boot.variable-late", event, name)
-    elif any(fact.name == _SWITCHES.get(name, name.lower()) for fact in notes.facts):
+    elif _SWITCHES.get(name, name.lower()) in notes.names:
         notes.finding("tpm.boot.variable-duplicate", event, name)
     elif name in _SWITCHES:
         _switch(notes, event, variable)
@@ -145,7 +145,7 @@ def _authority(notes: Notes, event: Event, variable: Variable, measured: Measure
     value = variable.value
     if variable.vendor == SHIM and variable.name == "SbatLevel":
         level = _SBAT.match(value)
-        if level is None or any(fact.name == SBAT for fact in notes.facts):
+        if level is None or SBAT in notes.names:
             notes.finding("tpm.boot.variable-value", event, f"SbatLevel {value[:32]!r}")
         else:
             notes.fact(SBAT, level[1].decode(), event)

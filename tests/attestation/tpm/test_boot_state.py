@@ -39,6 +39,7 @@ from tests.attestation.tpm.logs import (
     LogMaker,
     appraise,
     confidential,
+    cpu_seconds,
     honest,
     sha256,
     signatures,
@@ -788,3 +789,19 @@ def test_every_fact_has_a_name_from_the_list() -> None:
     seen = set(HONEST) | {"dma-protection", "debug", "section"}
     assert seen <= NAMES
     assert NAMES - seen == {"dbt", "dbr"}
+
+
+def test_facts_take_time_in_proportion_to_events() -> None:
+    """A host with root extends PCR 7 as often as it likes: thousands of authorities, then as many levels."""
+
+    def made(count: int) -> tuple[bytes, dict[int, bytes]]:
+        maker = honest()
+        for number in range(count):
+            maker.add(7, kinds.VARIABLE_AUTHORITY, variable("db", OWNER + number.to_bytes(4, "big"), SECURITY))
+        for _ in range(count):
+            maker.add(7, kinds.VARIABLE_AUTHORITY, variable("SbatLevel", b"sbat,1,2021030218\n", SHIM))
+        return maker.to_bytes(), maker.values()
+
+    few, many = made(900), made(3600)
+    shorter, longer = (cpu_seconds(lambda shown=shown: appraise(*shown)) for shown in (few, many))  # type: ignore[misc]
+    assert longer <= 8 * shorter
