@@ -133,6 +133,14 @@ def test_the_campaign_sees_a_list_that_is_not_appraised(targets: list[Target]) -
     assert mutations._of_file(replace(entries, verify=fail), b"", genuine)[0] == VIOLATION
 
 
+def test_evidence_that_cannot_even_be_written_is_refused(targets: list[Target]) -> None:
+    """A number of the first entry that no record has room for."""
+    entries = find(targets, "ima", "sha256.list", "vm/")
+    assert entries.appraise(entries.data)
+    assert not entries.appraise(b"\xff" * 8 + entries.data[8:])
+    assert not entries.appraise(b"")
+
+
 def test_less_is_a_boot_variable_that_a_type_hides(targets: list[Target]) -> None:
     log = find(targets, "log", "sha256", "arch")
     genuine = log.verify(log.data)

@@ -41,7 +41,7 @@ from attestation.tpm.ima.replay import replay as replay_list
 from attestation.tpm.issuers import issuers
 from attestation.tpm.quote import verify_quote
 from attestation.tpm.structures import ALG_SHA256, HASHES, USER_WITH_AUTH
-from tests.attestation.shown import Shown, accepted
+from tests.attestation.shown import Shown
 from tools.evidence import chains, presented, quotes
 from tools.evidence.believed import Boot, demands, listed
 from tools.evidence.case import Unreadable
@@ -361,7 +361,8 @@ class _Capture:
         reader = Reader(data if part == "list" else self.parts["list"], "tpm.ima")
         self.host.ima = reader.u64(), reader.rest()
         self.host.event_log = data if part == "log" else self.parts["log"]
-        accepted(self.host)
+        for failed in self.host.appraise().failures:
+            raise Untrusted(failed.reason or "", failed.detail or "")
 
     def _joined(self, parts: Mapping[str, bytes]) -> bytes:
         return b"".join(_sized(parts[name]) for name in self.parts)
