@@ -7,7 +7,8 @@
    longer ago than the hold time, its host is still in the boot that was granted, and no GPU or switch answers that
    did not when it was granted: another one may be as genuine, and the job never ran on it.
 4. The lease is in the log, durable, then it is signed. Its place in the chain is checked in the same transaction.
-5. The same evidence once more, because the answer was lost on its way, has the same answer: no lease is skipped.
+5. The same evidence once more, because the answer was lost on its way, has the same answer: no lease is skipped. Only
+   while the job lives, and the node is in force with the very key that has signed it: nothing is signed for another.
 6. Where nothing is wrong but that others' words about the devices are not at hand, nobody is refused: the verifier is
    unwell. The job runs to the end of its lease and is frozen; it goes on if the words come within the hold time.
 
@@ -134,9 +135,10 @@ def _boot(submods: Mapping[str, Appraisal]) -> str:
 
 
 def _repeat(verifier: Verifier, judged: Judgement, job: Job, reason: str) -> bytes:
-    """The lease that this very evidence has got already; else ``Untrusted`` with ``reason``."""
+    """The lease that this very evidence has got already (5); else ``Untrusted`` with ``reason``."""
     case = judged.case
-    lease = None if job.lease_digest is None else Lease.from_bytes(verifier.document(job.lease_digest))
+    live = job.state in ("issued", "running") and case.node.state == "active" and judged.signed
+    lease = None if job.lease_digest is None or not live else Lease.from_bytes(verifier.document(job.lease_digest))
     if lease is None or (lease.nonce, lease.evidence) != (case.challenge.nonce, case.evidence.digest):
         raise Untrusted(reason, "ask for a fresh challenge")
     for entry in reversed(verifier.store.records_of(job.cti)):

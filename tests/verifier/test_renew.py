@@ -114,6 +114,33 @@ def test_a_lost_answer_is_answered_again(run: Run) -> None:
     assert leased(run.renew()).sequence == 2
 
 
+OVER: dict[str, Callable[[Run], Any]] = {
+    "job ended": lambda r: r.host.report(r.grant),
+    "grant revoked": lambda r: r.hall.command("revoke", grant=r.grant.id.hex()),
+    "node quarantined": lambda r: r.hall.command("node.set-state", node="host", state="quarantined"),
+    "node enrolled again, with other keys": lambda r: anew(r),
+}
+
+
+async def anew(run: Run) -> None:
+    """The same TPM under its name once more, with another holder key."""
+    token = await run.hall.command("token.create", node="host", pool="lab", activate=True, reenrol=True)
+    run.host.tpm.clear()
+    await run.host.enrol(token["token"])
+
+
+@pytest.mark.parametrize("over", OVER.values(), ids=OVER)
+def test_a_lost_answer_is_not_given_again_to_whom_no_lease_would_be_given_now(
+    run: Run, over: Callable[[Run], Any]
+) -> None:
+    challenge = run.hall.run(run.hall.verifier.challenge("host"))
+    evidence = run.host.evidence(challenge, run.intent, grant=run.grant.id)
+    leased(run.hall.run(renew(run.hall.verifier, evidence)))
+    run.hall.run(over(run))
+    with pytest.raises(Untrusted, match=r"challenge\.redeemed"):
+        run.hall.run(renew(run.hall.verifier, evidence))
+
+
 def test_a_challenge_of_another_policy_is_no_use_and_no_denial(run: Run) -> None:
     """The host asks again; it has done nothing that its job should be stopped for."""
     challenge = run.hall.run(run.hall.verifier.challenge("host"))
