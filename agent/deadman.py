@@ -10,13 +10,14 @@ Rules (design: architecture, "Fail closed"; control, "Hold" and "Stop"):
 4. The end of the channel, SIGTERM, SIGINT, and any error of its own kill the job at once.
 5. Dead means that the kernel calls the control group empty.
 6. A job's secrets are emptied here when it is frozen and when it has ended. A job with secrets is thawed by `Filled`
-   alone: the agent has them back, and a lease is in force then. Its hold time counts from when it was frozen.
+   alone: the agent has them back, and a lease is in force then. Its hold time counts from when it was frozen. Where a
+   lease ends while it waits for that word they are emptied once more: the agent may have filled them and hang.
 
 | State | Start | LeaseUpdate | Filled | Halt hard | Halt drain | Signal | lease ends | seconds, hold, grace over |
 |---|---|---|---|---|---|---|---|---|
 | waiting | running | - | - | - | - | - | | |
 | running | - | running | running | ended | draining | handed on | frozen | draining by seconds |
-| frozen | - | running (6) | running | ended | ended | handed on | | ended by hold |
+| frozen | - | running (6) | running | ended | ended | handed on | frozen (6) | ended by hold |
 | draining | - | draining | draining | ended | draining | handed on | ended | ended by grace |
 
 "-" is a broken agent (rule 4). The end of init ends every state.
@@ -115,7 +116,7 @@ class Deadman:
         self, channel: Channel, start: Start, held: Held, init: launch.Init, secrets: Sequence[int] = ()
     ) -> None:
         self._state = State.RUNNING
-        self._secrets = secrets
+        self._secrets, self._is_empty = secrets, False
         self._channel = channel
         self._held = held
         self._init = init
@@ -204,6 +205,7 @@ class Deadman:
         except InterlockError as error:
             self._channel.tell(LeaseRefused(reason=error.reason, detail=error.detail))
             return
+        self._is_empty = False  # from here on the agent may fill them
         self._channel.tell(Renewed(sequence=lease.sequence, until_ns=self._held.until_ns))
         if self._state is State.FROZEN and not self._secrets:
             self._thaw()
@@ -256,9 +258,10 @@ class Deadman:
 
     def _arm(self) -> None:
         held = self._held
+        ends = self._hold_until_ns if self._is_empty else min(held.until_ns, self._hold_until_ns)
         due = {
             State.RUNNING: min(held.until_ns, self._limit_ns),
-            State.FROZEN: self._hold_until_ns,
+            State.FROZEN: ends,
             State.DRAINING: min(held.until_ns, self._draining.until_ns),
         }
         self._timer.arm(due[self._state])
@@ -270,6 +273,8 @@ class Deadman:
             self._end(DRAIN, self._draining.reason, self._draining.cause_ns)
         elif self._state is State.FROZEN and now >= self._hold_until_ns:
             self._end(STALE, "lease.hold", self._hold_until_ns)
+        elif self._state is State.FROZEN and now >= held.until_ns:
+            self._empty()
         elif self._state is State.RUNNING and now >= held.until_ns:
             self._freeze(held.until_ns)
         elif self._state is State.RUNNING and now >= self._limit_ns:
@@ -314,6 +319,7 @@ class Deadman:
 
     def _empty(self) -> None:
         """Rule 6."""
+        self._is_empty = True
         for each in self._secrets:
             memory.empty(each)
 

@@ -208,6 +208,25 @@ def test_secrets_that_come_back_after_the_lease_go_again(holder: Make) -> None:
     assert made.told()["weights"] == KEY.decode()
 
 
+def test_secrets_that_came_back_and_nobody_says_so_go_with_the_lease(holder: Make) -> None:
+    """An agent that hangs between filling and saying so leaves them to whoever reads /proc, until the lease ends."""
+    made = holder().started()
+    made.frozen()
+    made.job.renew(ago(9.0))
+    until = made.job.events.wait(protocol.Renewed, 2).until_ns
+    made.fill()
+    assert made.held["weights"] == KEY
+    while now_ns() < until + SECOND // 4:
+        signal.sigtimedwait((), 0.02)
+    assert made.held == EMPTY
+    made.job.renew()  # and it goes on as ever
+    made.job.events.wait(protocol.Renewed, 3)
+    made.fill()
+    made.job.hold.filled()
+    made.job.events.wait(protocol.Thawed)
+    assert made.told()["weights"] == KEY.decode()
+
+
 def test_the_word_that_they_are_back_changes_nothing_for_a_running_job(holder: Make) -> None:
     made = holder().started()
     made.job.hold.filled()
