@@ -7,7 +7,8 @@ Rules (attestation.tpm.sealing says what is sealed, and how):
 2. Each secret is asked for in a session that satisfies the lease policy, which the TPM checks at that moment. Another
    session, whose key only this endorsement key can recover, encrypts the TPM's answers: no secret is on the bus to the
    TPM, or in any buffer of this process but the one that is returned.
-3. What was loaded is flushed in every path. The copies that are left are the caller's, to be overwritten.
+3. What was loaded is flushed in every path. The TPM library keeps the last answer it read, decrypted: a longer one,
+   about nothing, takes its place. The copies that are left are the caller's, to be overwritten.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any, Protocol, TypeAlias
 from tpm2_pytss import (  # type: ignore[import-untyped]  # tpm2-pytss ships no types
     ESYS_TR,
     TPM2_ALG,
+    TPM2_CAP,
     TPM2_SE,
     TPM2B_ENCRYPTED_SECRET,
     TPM2B_PRIVATE,
@@ -78,6 +80,7 @@ def unseal(
             for each in sealed:
                 with link.flushed(_load(link, key, each, parent)) as loaded, lease() as session:  # (2)
                     opened.append(_taken(link.esys.unseal(loaded, session1=session, session2=answers)))
+                    link.esys.get_capability(TPM2_CAP.COMMANDS, 0, 64)  # (3)
     except BaseException:
         for secret in opened:
             secret[:] = bytes(len(secret))  # (3)

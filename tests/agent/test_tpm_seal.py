@@ -1,5 +1,7 @@
 """Sealed secrets on a real TPM 2.0 emulator: opened under a lease, and in no other way."""
 
+import ctypes
+import gc
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -212,6 +214,41 @@ def test_the_secret_does_not_cross_the_bus(tpm: EsysTpm, swtpm: Swtpm) -> None:
     assert opened(tpm, secret, terms(tpm)) == SECRET
     assert seen
     assert not any(SECRET in answer for answer in seen)
+
+
+def test_no_copy_of_an_opened_secret_stays_in_the_process(tpm: EsysTpm) -> None:
+    """Nor in the buffers of the TPM library. The secret is made in another process, which tells its digest."""
+    ek, policy = tpm.ek_public(), holder_auth_policy(KEY.public, tpm.create_ak().name)
+    ours, theirs = os.pipe()
+    if os.fork() == 0:
+        fresh = os.urandom(MOST)
+        made = seal_secret(Public.from_bytes(ek), policy, fresh, entropy=os.urandom(SEALING_ENTROPY_SIZE))
+        os.write(theirs, digest(ALG_SHA256, fresh) + made.to_bytes())
+        os._exit(0)
+    told = os.read(ours, 4096)
+    secret, allowed = SealedSecret.from_bytes(told[32:]), terms(tpm)
+    approved = Approved(allowed, KEY.sign(approval(allowed, tpm.create_ak().name)), KEY.public)
+    (value,) = tpm.unseal([secret], approved)
+    assert digest(ALG_SHA256, bytes(value)) == told[:32]
+    gc.collect()
+    (where,) = _copies(value)
+    assert where == ctypes.addressof(ctypes.c_char.from_buffer(value))
+
+
+def _copies(value: bytearray) -> list[int]:
+    """Where this process's memory holds `value`. Looked for by its halves: what looks must not be found."""
+    found, half = list[int](), len(value) // 2
+    maps = Path("/proc/self/maps").read_text(encoding="ascii").splitlines()
+    with Path("/proc/self/mem").open("rb", 0) as memory:
+        for low, high in (line.split()[0].split("-") for line in maps if line.split()[1][:2] == "rw"):
+            memory.seek(int(low, 16))
+            page = bytes(memory.read(int(high, 16) - int(low, 16)))
+            at = -1
+            while (at := page.find(memoryview(value)[half:], at + 1)) >= 0:
+                if page[at - half : at] == memoryview(value)[:half]:
+                    found.append(int(low, 16) + at - half)
+            del page
+    return found
 
 
 def test_a_secret_that_was_not_given_out_is_not_in_the_error(tpm: EsysTpm) -> None:
