@@ -31,7 +31,8 @@ from attestation.wire import Wire, label, wire
 
 PROFILE = "tag:interlock,2026:bundle/1"
 MAX_SIZE = 1 << 30
-_MAX_BLOB = 16 << 20
+_MAX_BLOB = 512 << 20
+"""Whatever is archived fits: evidence with a whole measurement list, a large IMA policy."""
 _END = b"-----END PUBLIC KEY-----\n"
 
 

@@ -8,14 +8,17 @@ from typing import Any
 
 import pytest
 
+from attestation import bundle, evidence
 from attestation.api import AuthorizationRequest
 from attestation.audit import NOTHING, PASS, verify_bundle
-from attestation.bundle import Bundle, Consistency, Root
+from attestation.bundle import Bundle, Consistency, Leaf, Root
 from attestation.cose import EDDSA, ES256, SoftwareSigner
 from attestation.errors import Malformed
 from attestation.intent import sign_intent
 from attestation.log import Record
 from attestation.node import NodeRecord
+from attestation.reference import References
+from attestation.tpm.ima.policy import ImaPolicy
 from tests.attestation.forge import NAMES, failing, forger, story
 from tests.verifier.hall import Hall, denied
 from verifier.authorize import authorize
@@ -185,3 +188,11 @@ def test_a_denial_for_a_challenge_of_an_older_policy_holds(tmp_path: Path) -> No
     with Hall(tmp_path) as hall:
         checks = verify_bundle(hall.run(act(hall)), Root.from_pem(hall.verifier.keys.root))
     assert [check.name for check in checks if not check.ok] == []
+
+
+def test_whatever_is_archived_fits_in_a_bundle() -> None:
+    """A whole measurement list, an IMA policy of a large image: who may run a job can have it audited."""
+    large = bytes(max(evidence.MAX_SIZE, References.MAX_SIZE, 1 << 20))
+    made = Bundle(job=bytes(16), checkpoint=b"", leaves=(Leaf(index=0, record=b"", path=()),), archive=(large,))
+    assert Bundle.from_bytes(made.to_bytes()).archive == (large,)
+    assert bundle._MAX_BLOB >= ImaPolicy.MAX_SIZE
