@@ -81,6 +81,9 @@ _MAX_HEADER = 4096
 _TAGS = frozenset({_TAG})
 _ALWAYS = frozenset({ALG, KID, TYP})
 _NONE: frozenset[int] = frozenset()
+_TAGGED_ARRAY = cbor.encode(cbor.Tagged(_TAG, [None] * 4))[:2]
+_SIGNATURE1 = cbor.head(cbor.ARRAY, 4) + cbor.encode("Signature1")
+_NO_AAD, _NULL = cbor.encode(b""), cbor.encode(None)
 
 Header = dict[int, cbor.Value]
 
@@ -147,8 +150,15 @@ def sign1(
     else:
         signed_header = cbor.encode({ALG: public.alg, KID: public.kid, TYP: typ, **more})
     signature = signer.sign(_to_be_signed(signed_header, payload))
-    encode = cbor.encode if len(outside) > 1 else cbor.encode_in_order
-    return encode(cbor.Tagged(_TAG, [signed_header, outside, None if detached else payload, signature]))
+    return b"".join(
+        (
+            _TAGGED_ARRAY,
+            cbor.byte_string(signed_header),
+            cbor.encode(outside) if len(outside) > 1 else cbor.encode_in_order(outside),
+            _NULL if detached else cbor.byte_string(payload),
+            cbor.byte_string(signature),
+        )
+    )
 
 
 def read_sign1(
@@ -220,7 +230,7 @@ def _short_header(alg: int, kid: bytes, typ: str, *more: tuple[int, int]) -> byt
 
 def _to_be_signed(signed_header: bytes, payload: bytes) -> bytes:
     """Return the Sig_structure of a COSE_Sign1 with empty external_aad (RFC 9052 section 4.4)."""
-    return cbor.encode_in_order(["Signature1", signed_header, b"", payload])
+    return b"".join((_SIGNATURE1, cbor.byte_string(signed_header), _NO_AAD, cbor.byte_string(payload)))
 
 
 def _elements(message: cbor.Value) -> tuple[bytes, Header, bytes | None, bytes]:

@@ -243,7 +243,9 @@ def make_receipt(signer: Signer, root: bytes, size: int, index: int, path: Seque
     """
     if not path:
         raise ValueError("a tree of one leaf has no receipt")
-    proof = cbor.encode_in_order([size, index, list(path)])
+    numbers = cbor.head(cbor.UNSIGNED, size), cbor.head(cbor.UNSIGNED, index)
+    heads = cbor.head(cbor.ARRAY, 3), *numbers, cbor.head(cbor.ARRAY, len(path))
+    proof = b"".join((*heads, *map(cbor.byte_string, path)))
     return sign1(
         signer,
         typ=RECEIPT_TYP,

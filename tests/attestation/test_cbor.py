@@ -252,6 +252,16 @@ def test_a_head_is_that_of_the_array_or_map_with_so_many_members(count: int) -> 
         assert cbor.head(cbor.MAP, count) + cbor.encode_members(members) == encoded
 
 
+@pytest.mark.parametrize("number", [0, 23, 24, 255, 256, 65535, 65536, 2**32 - 1, 2**32, 2**64 - 1])
+def test_the_head_of_a_number_is_the_number(number: int) -> None:
+    assert cbor.head(cbor.UNSIGNED, number) == cbor.encode(number)
+
+
+@pytest.mark.parametrize("length", [0, 1, 23, 24, 255, 256, 65535, 65536])
+def test_a_byte_string_by_hand(length: int) -> None:
+    assert cbor.byte_string(bytes(length)) == cbor.encode(bytes(length))
+
+
 def test_what_was_decoded_can_be_kept() -> None:
     """Inside a tag cbor2 builds tuples and frozendicts; what comes out has plain types everywhere."""
     token = Tagged(18, [b"", {1: [2, {3: 4}]}, None])
