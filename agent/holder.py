@@ -139,7 +139,13 @@ class Holder:
             nonce=asked.nonce, digest=digest, quote=quote.attest, signature=quote.signature, pcrs=dict(values)
         )
         given = self._permits.permit(request)
-        terms = permit_policy(until=given.until, resets=given.resets, digest=digest, key_name=self._object.name)
+        terms = permit_policy(
+            until=given.until,
+            resets=given.resets,
+            restarts=given.restarts,
+            digest=digest,
+            key_name=self._object.name,
+        )
         verify_approval(terms, given.signature, key=self._key, ak_name=self._ak_name)
         return Approved(terms, given.signature, self._key)
 
@@ -160,6 +166,6 @@ class _Answering:
         return self._holder._sign(message, self._challenge)  # noqa: SLF001 - a part of the class
 
 
-def _end(approved: Approved) -> tuple[int, int]:
+def _end(approved: Approved) -> tuple[int, int, int]:
     """In which order leases end: a later boot counts more than a later time."""
-    return approved.terms.resets, approved.terms.until
+    return approved.terms.resets, approved.terms.restarts, approved.terms.until

@@ -34,13 +34,15 @@ _SIGNATURE_SIZE = 64
 @wire
 class TpmLease(Wire):
     """The holder key works while ``pcrs`` of ``bank`` (a TPM_ALG_ID) have the values whose SHA-256 is ``pcr_digest``,
-    the TPM's clock is below ``until`` (milliseconds) and its resetCount is ``resets``."""
+    the TPM's clock is below ``until`` (milliseconds), and resetCount and restartCount are ``resets`` and
+    ``restarts``."""
 
     bank: int = label(1, high=0xFFFF)
     pcrs: tuple[int, ...] = label(2, high=7, most=8, ordered=True)
     pcr_digest: bytes = label(3, size=32)
     until: int = label(4)
     resets: int = label(5, high=2**32 - 1)
+    restarts: int = label(6, high=2**32 - 1)
 
 
 @wire

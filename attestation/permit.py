@@ -32,7 +32,8 @@ class PermitRequest(Wire):
 
 @wire
 class Permit(Wire):
-    """``until`` in milliseconds of the TPM's clock, ``resets`` its resetCount, ``signature`` the policy key's (r || s).
+    """``until`` in milliseconds of the TPM's clock, ``resets`` and ``restarts`` its resetCount and restartCount,
+    ``signature`` the policy key's (r || s).
 
     The terms that it approves are :func:`attestation.tpm.policy.permit_policy` of these and of what was asked.
     """
@@ -40,6 +41,7 @@ class Permit(Wire):
     until: int = label(1)
     resets: int = label(2, high=2**32 - 1)
     signature: bytes = label(3, size=64)
+    restarts: int = label(4, high=2**32 - 1)
 
 
 def permit_qualifying(nonce: bytes, digest: bytes) -> bytes:

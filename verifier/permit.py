@@ -52,11 +52,16 @@ async def permit(verifier: Verifier, asked: PermitRequest) -> Permit:
     check_clock(  # (5)
         quote.clock, None if last is None else ClockInfo(last.clock, last.resets, last.restarts, last.safe)
     )
-    until, resets = quote.clock.clock + 1000 * PERMIT_SECONDS, quote.clock.reset_count
+    until, resets, restarts = (
+        quote.clock.clock + 1000 * PERMIT_SECONDS,
+        quote.clock.reset_count,
+        quote.clock.restart_count,
+    )
     holder = Public.from_bytes(node.holder_public).name
-    terms = permit_policy(until=until, resets=resets, digest=asked.digest, key_name=holder)
+    terms = permit_policy(until=until, resets=resets, restarts=restarts, digest=asked.digest, key_name=holder)
     verifier.metrics.permits.inc()
-    return Permit(until=until, resets=resets, signature=verifier.keys.policy.sign(approval(terms, ak.name)))  # (6)
+    signature = verifier.keys.policy.sign(approval(terms, ak.name))  # (6)
+    return Permit(until=until, resets=resets, restarts=restarts, signature=signature)
 
 
 def check_policy_key(keys: KeyRing, node: NodeRecord) -> None:

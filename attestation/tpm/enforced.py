@@ -47,13 +47,19 @@ def _made(facts: Mapping[str, str], *, issued: int, at: int, duration: int) -> T
         pcr_digest=sha256(b"".join(bytes.fromhex(proven[pcr]) for pcr in pcrs)).digest(),
         until=int(facts["clock"]) + _SECOND_MS * left,
         resets=int(facts["resets"]),
+        restarts=int(facts["restarts"]),
     )
 
 
 def terms_of(lease: TpmLease) -> Terms:
     """What the policy key approves with this lease."""
     return lease_policy(
-        bank=lease.bank, pcrs=lease.pcrs, pcr_digest=lease.pcr_digest, until=lease.until, resets=lease.resets
+        bank=lease.bank,
+        pcrs=lease.pcrs,
+        pcr_digest=lease.pcr_digest,
+        until=lease.until,
+        resets=lease.resets,
+        restarts=lease.restarts,
     )
 
 

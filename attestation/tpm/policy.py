@@ -77,20 +77,24 @@ class PcrTerm:
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """When a key may be used: PCRs as they were proven (if any), the TPM's clock below `until` (ms), in boot `resets`
-    (resetCount), and, where `cp_hash` is given, for that one command only."""
+    """When a key may be used: PCRs as they were proven (if any), the TPM's clock below `until` (ms), in the boot
+    `resets`.`restarts` (resetCount, restartCount), and, where `cp_hash` is given, for that one command only.
+
+    A reboot that was announced with TPM2_Shutdown(STATE) is a TPM Restart: it leaves resetCount as it is."""
 
     until: int
     resets: int
+    restarts: int
     pcrs: PcrTerm | None = None
     cp_hash: bytes | None = None
 
     @property
     def timers(self) -> tuple[CounterTimer, CounterTimer]:
-        """The two comparisons of TPM time, in their order: clock < until, resetCount == resets."""
+        """The two comparisons of TPM time, in their order: clock < until, both counts == resets, restarts."""
+        boot = self.resets.to_bytes(4, "big") + self.restarts.to_bytes(4, "big")
         return (
             CounterTimer(self.until.to_bytes(8, "big"), CLOCK_OFFSET, EO_UNSIGNED_LT),
-            CounterTimer(self.resets.to_bytes(4, "big"), RESET_COUNT_OFFSET, EO_EQ),
+            CounterTimer(boot, RESET_COUNT_OFFSET, EO_EQ),
         )
 
     @property
@@ -102,14 +106,16 @@ class Terms:
         return policy if self.cp_hash is None else _extend(policy, CC_POLICY_CP_HASH, self.cp_hash)
 
 
-def lease_policy(*, bank: int, pcrs: tuple[int, ...], pcr_digest: bytes, until: int, resets: int) -> Terms:
+def lease_policy(
+    *, bank: int, pcrs: tuple[int, ...], pcr_digest: bytes, until: int, resets: int, restarts: int
+) -> Terms:
     """The terms of a lease. Without any PCR there is no PolicyPCR."""
-    return Terms(until, resets, PcrTerm(bank, pcrs, pcr_digest) if pcrs else None)
+    return Terms(until, resets, restarts, PcrTerm(bank, pcrs, pcr_digest) if pcrs else None)
 
 
-def permit_policy(*, until: int, resets: int, digest: bytes, key_name: bytes) -> Terms:
+def permit_policy(*, until: int, resets: int, restarts: int, digest: bytes, key_name: bytes) -> Terms:
     """The terms of a permit: one TPM2_Sign of the SHA-256 `digest` by the key with this Name."""
-    return Terms(until, resets, cp_hash=sign_cp_hash(key_name, digest))
+    return Terms(until, resets, restarts, cp_hash=sign_cp_hash(key_name, digest))
 
 
 def sign_cp_hash(key_name: bytes, digest: bytes) -> bytes:

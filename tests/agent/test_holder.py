@@ -51,9 +51,11 @@ class Desk:
 
     def permit(self, request: PermitRequest) -> Permit:
         self.asked.append(request)
-        until, resets = self.tpm.clock_ms + 30_000, self.tpm.reset_count
-        terms = permit_policy(until=until, resets=resets, digest=request.digest, key_name=self.tpm.present.name)
-        return Permit(until=until, resets=resets, signature=self.policy.sign(approval(terms, self.tpm.ak.name)))
+        until, resets, restarts = self.tpm.clock_ms + 30_000, self.tpm.reset_count, self.tpm.restart_count
+        name = self.tpm.present.name
+        terms = permit_policy(until=until, resets=resets, restarts=restarts, digest=request.digest, key_name=name)
+        signature = self.policy.sign(approval(terms, self.tpm.ak.name))
+        return Permit(until=until, resets=resets, restarts=restarts, signature=signature)
 
 
 @pytest.fixture
@@ -79,6 +81,7 @@ def lease(tpm: SoftTpm, *, until: int = 60_000) -> Lease:
         pcr_digest=hashlib.sha256(values).digest(),
         until=tpm.clock_ms + until,
         resets=tpm.reset_count,
+        restarts=tpm.restart_count,
     )
     return replace(ENFORCED, tpm=said)
 

@@ -72,25 +72,30 @@ def trial(link: _Link, *steps: Callable[[Any], object]) -> bytes:
 
 def steps_of(link: _Link, terms: Terms) -> list[Callable[[Any], object]]:
     """The commands that `terms` speak of, written down independently of the agent's code."""
-    esys = link.esys
+    esys, boot = link.esys, terms.resets.to_bytes(4, "big") + terms.restarts.to_bytes(4, "big")
     steps: list[Callable[[Any], object]] = []
     if terms.pcrs is not None:
         pcrs = terms.pcrs
         steps.append(lambda s: esys.policy_pcr(s, pcrs.digest, _selection(pcrs.bank, pcrs.pcrs)))
     steps.append(lambda s: esys.policy_counter_timer(s, terms.until.to_bytes(8, "big"), 5, 8))
-    steps.append(lambda s: esys.policy_counter_timer(s, terms.resets.to_bytes(4, "big"), 0, 16))
+    steps.append(lambda s: esys.policy_counter_timer(s, boot, 0, 16))
     if terms.cp_hash is not None:
         steps.append(lambda s: esys.policy_cp_hash(s, terms.cp_hash))
     return steps
 
 
 TERMS = {
-    "lease": lease_policy(bank=ALG_SHA256, pcrs=(0, 3, 7), pcr_digest=b"\x05" * 32, until=123456, resets=7),
+    "lease": lease_policy(bank=ALG_SHA256, pcrs=(0, 3, 7), pcr_digest=b"\x05" * 32, until=123456, resets=7, restarts=5),
     "lease over another bank": lease_policy(
-        bank=ALG_SHA384, pcrs=tuple(range(8)), pcr_digest=bytes(32), until=2**63 - 1, resets=2**32 - 1
+        bank=ALG_SHA384,
+        pcrs=tuple(range(8)),
+        pcr_digest=bytes(32),
+        until=2**63 - 1,
+        resets=2**32 - 1,
+        restarts=2**32 - 1,
     ),
-    "lease without PCRs": lease_policy(bank=ALG_SHA256, pcrs=(), pcr_digest=bytes(32), until=1, resets=0),
-    "permit": permit_policy(until=123456, resets=7, digest=b"\x01" * 32, key_name=NAME),
+    "lease without PCRs": lease_policy(bank=ALG_SHA256, pcrs=(), pcr_digest=bytes(32), until=1, resets=0, restarts=0),
+    "permit": permit_policy(until=123456, resets=7, restarts=5, digest=b"\x01" * 32, key_name=NAME),
 }
 
 
@@ -143,6 +148,7 @@ class Bench:
             pcr_digest=hashlib.sha256(b"".join(values[pcr] for pcr in PCRS)).digest(),
             until=max(1, clock.clock + int(seconds * 1000)),
             resets=clock.reset_count,
+            restarts=clock.restart_count,
         )
         return replace(honest, **changes)
 
@@ -150,7 +156,8 @@ class Bench:
         """A permit for one digest."""
         clock = self.tpm.clock()
         until = max(1, clock.clock + int(seconds * 1000))
-        honest = permit_policy(until=until, resets=clock.reset_count, digest=digest, key_name=self.public.name)
+        resets, restarts, name = clock.reset_count, clock.restart_count, self.public.name
+        honest = permit_policy(until=until, resets=resets, restarts=restarts, digest=digest, key_name=name)
         return replace(honest, **changes)
 
     def approve(self, terms: Terms, *, ak_name: bytes | None = None, by: SoftwareSigner = POLICY) -> Approved:
@@ -184,6 +191,13 @@ class Bench:
     def extend(self, pcr: int) -> None:
         """Somebody measures something."""
         (self.tpm if isinstance(self.tpm, SoftTpm) else _running(self.emulator)).extend(pcr, bytes(32))
+
+    def restart(self) -> None:
+        """The host reboots, and was to be resumed: its TPM counts no reset."""
+        if isinstance(self.tpm, SoftTpm):
+            self.tpm.restart_count += 1
+        else:
+            _running(self.emulator).reset(saved=True)
 
     def reset(self) -> None:
         """The host reboots."""
@@ -245,11 +259,12 @@ def test_after_the_end_of_the_lease_the_tpm_itself_refuses(bench: Bench) -> None
     bench.sign(bench.approve(bench.terms()))
 
 
-def test_after_a_reset_the_lease_is_void_and_a_permit_works(bench: Bench) -> None:
+@pytest.mark.parametrize("reboot", [Bench.reset, Bench.restart])
+def test_after_a_reset_the_lease_is_void_and_a_permit_works(bench: Bench, reboot: Callable[[Bench], None]) -> None:
     approved = bench.approve(bench.terms())
     bench.sign(approved)
     permit = bench.approve(bench.permit())
-    bench.reset()
+    reboot(bench)
     tpm = bench.tpm
     if isinstance(tpm, EsysTpm):
         with pytest.raises(DeviceError):  # the connection broke, as it does at a reboot

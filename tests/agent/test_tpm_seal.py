@@ -62,7 +62,7 @@ def terms(tpm: EsysTpm, *, lasting: int = SOON) -> Terms:
     """What a lease of this moment would say."""
     values, clock = tpm.read_pcrs(ALG_SHA256, PCRS), tpm.clock()
     proven = PcrTerm(ALG_SHA256, PCRS, digest(ALG_SHA256, b"".join(values[pcr] for pcr in PCRS)))
-    return Terms(clock.clock + lasting, clock.reset_count, proven)
+    return Terms(clock.clock + lasting, clock.reset_count, clock.restart_count, proven)
 
 
 def opened(
@@ -126,11 +126,12 @@ def test_it_does_not_open_after_the_end_of_the_lease(tpm: EsysTpm) -> None:
         opened(tpm, secret, terms(tpm, lasting=0))
 
 
-def test_it_does_not_open_after_a_reset(tpm: EsysTpm, swtpm: Swtpm) -> None:
+@pytest.mark.parametrize("saved", [False, True])
+def test_it_does_not_open_after_a_reset(tpm: EsysTpm, swtpm: Swtpm, *, saved: bool) -> None:
     secret, allowed = sealed(tpm), terms(tpm)
     assert opened(tpm, secret, allowed) == SECRET
     tpm.close()
-    swtpm.reset()
+    swtpm.reset(saved=saved)
     again = EsysTpm(swtpm.tcti, deadline=5)
     with pytest.raises(DeviceError, match=r"tpm\.device\.policy.*0x126"):
         opened(again, secret, replace(allowed, until=again.clock().clock + SOON))

@@ -193,7 +193,7 @@ LEASE = Lease(
     previous=FIRST_PREVIOUS,
     hold=60,
 )
-TPM_LEASE = TpmLease(bank=SHA256, pcrs=PCRS, pcr_digest=digest("pcrs"), until=11_000, resets=1)
+TPM_LEASE = TpmLease(bank=SHA256, pcrs=PCRS, pcr_digest=digest("pcrs"), until=11_000, resets=1, restarts=0)
 ENFORCED = replace(LEASE, tpm=TPM_LEASE)
 REPORT = Report(
     started=1_800_000_000,
@@ -234,7 +234,7 @@ EXAMPLES: dict[str, Wire] = {
     "lease": LEASE,
     "lease-enforced": ENFORCED,
     "permit-request": PermitRequest(nonce=NONCE, digest=NONCE, quote=b"q", signature=b"s", pcrs=VALUES),
-    "permit": Permit(until=31_000, resets=1, signature=bytes(64)),
+    "permit": Permit(until=31_000, resets=1, restarts=0, signature=bytes(64)),
     "report": REPORT,
     "enrol-token": EnrolToken(url="https://verifier:8443", fingerprint=NONCE, secret=NONCE),
     "verifier-keys": VerifierKeys(

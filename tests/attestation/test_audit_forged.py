@@ -445,6 +445,7 @@ FORGED: Table = {
         "the TPM holds the lease longer": lambda made: retimed(made, until=1 << 40),
         "the TPM holds the lease for ever": lambda made: made.release(1, tpm=None),
         "the TPM of another boot holds it": lambda made: retimed(made, resets=2),
+        "the TPM after a restart holds it": lambda made: retimed(made, restarts=2),
         "the TPM holds other PCR values": lambda made: retimed(made, pcr_digest=bytes(32)),
         "the TPM holds fewer PCRs": lambda made: retimed(made, pcrs=()),
         "the TPM holds another bank": lambda made: retimed(made, bank=0x000C),

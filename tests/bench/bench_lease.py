@@ -58,6 +58,7 @@ def leased(tpm: EsysTpm, holder: Holder, policy: SoftwareSigner, number: int) ->
         pcr_digest=hashlib.sha256(b"".join(values[pcr] for pcr in STILL)).digest(),
         until=clock.clock + 10_000 + number,
         resets=clock.reset_count,
+        restarts=clock.restart_count,
     )
     lease = Lease(
         expires=10,

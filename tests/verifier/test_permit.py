@@ -52,7 +52,8 @@ def asked(host: Host, challenge: Challenge, digest: bytes = DIGEST, **changes: A
 
 def approved(host: Host, given: Permit, digest: bytes = DIGEST) -> Approved:
     """A permit as a TPM is shown it."""
-    terms = permit_policy(until=given.until, resets=given.resets, digest=digest, key_name=host.tpm.present.name)
+    boot, name = {"resets": given.resets, "restarts": given.restarts}, host.tpm.present.name
+    terms = permit_policy(until=given.until, **boot, digest=digest, key_name=name)
     return Approved(terms, given.signature, host.hall.verifier.keys.policy.public)
 
 
@@ -61,7 +62,8 @@ def test_a_permit_is_for_one_digest_for_half_a_minute_of_this_boot(hall: Hall, h
     request = asked(host, challenge)
     before = host.tpm.clock_ms
     given = hall.run(permit(hall.verifier, request))
-    assert (given.until, given.resets) == (before + 1000 * PERMIT_SECONDS, host.tpm.reset_count)
+    assert given.until == before + 1000 * PERMIT_SECONDS
+    assert (given.resets, given.restarts) == (host.tpm.reset_count, host.tpm.restart_count)
     host.tpm.sign_as_holder(DIGEST, approved(host, given))
     with pytest.raises(DeviceError, match=r"tpm\.device\.policy"):
         host.tpm.sign_as_holder(bytes(32), approved(host, given))
@@ -239,7 +241,7 @@ def test_what_was_permitted_for_one_tpm_is_void_on_another(hall: Hall, host: Hos
     """Two hosts of one verifier: the policy key's signature names the attestation key of one of them."""
     other = hall.run(hall.add_host("other"))
     given = hall.run(permitted(host))
-    terms = permit_policy(until=10**9, resets=1, digest=DIGEST, key_name=other.tpm.present.name)
+    terms = permit_policy(until=10**9, resets=1, restarts=0, digest=DIGEST, key_name=other.tpm.present.name)
     signature = hall.verifier.keys.policy.sign(approval(terms, host.tpm.ak.name))
     for attempt in (approved(other, given), Approved(terms, signature, hall.verifier.keys.policy.public)):
         with pytest.raises(DeviceError, match=r"tpm\.device\.policy"):

@@ -25,13 +25,13 @@ SPKI = bytes.fromhex(
 """The base point of P-256: a key that nobody uses."""
 KEY = PublicKey.from_spki(SPKI)
 AK_NAME = b"\x00\x0b" + bytes(32)
-LEASE = lease_policy(bank=ALG_SHA256, pcrs=(0, 3, 7), pcr_digest=b"\x05" * 32, until=123456, resets=7)
-PERMIT = permit_policy(until=123456, resets=7, digest=b"\x01" * 32, key_name=b"\x00\x0b" + b"\x02" * 32)
+LEASE = lease_policy(bank=ALG_SHA256, pcrs=(0, 3, 7), pcr_digest=b"\x05" * 32, until=123456, resets=7, restarts=5)
+PERMIT = permit_policy(until=123456, resets=7, restarts=5, digest=b"\x01" * 32, key_name=b"\x00\x0b" + b"\x02" * 32)
 
 
 def test_the_digests_are_those_of_a_tpm() -> None:
-    assert LEASE.digest.hex() == "95526b10282c0199a01f0301ff00c7225894854cd8e947ace74c090b2913fc5e"
-    assert PERMIT.digest.hex() == "47bf2f10cbdf1ea848885573298347de47e9b80d5cb02ca9bff3d01ac155e908"
+    assert LEASE.digest.hex() == "97cab2316a035d4a77bafb6b545475eb6e2a32b939defe13c4dc862ef23e2bc3"
+    assert PERMIT.digest.hex() == "b4829c616e6889cb716c8204461dce2c7d53ef9be39c601bdcd21ebdf8127c87"
     assert holder_auth_policy(KEY, AK_NAME).hex() == "3a72f4ae0e53be73cddaa4f98d5db17d9aae4fe6c1841642143721a6036ea043"
     assert policy_public(KEY).name.hex() == "000b19366a7e682a0589dc1096b44aab74b7942f84b386b94eab81013d9970daf605"
 
@@ -41,6 +41,8 @@ def test_every_term_is_part_of_what_is_approved() -> None:
     others: list[Terms] = [
         replace(LEASE, until=123457),
         replace(LEASE, resets=8),
+        replace(LEASE, restarts=6),
+        replace(LEASE, resets=5, restarts=7),
         replace(LEASE, pcrs=None),
         replace(LEASE, pcrs=replace(LEASE.pcrs, digest=bytes(32))),
         replace(LEASE, pcrs=replace(LEASE.pcrs, pcrs=(0, 3))),
@@ -52,7 +54,7 @@ def test_every_term_is_part_of_what_is_approved() -> None:
         PERMIT,
     ]
     assert len({terms.digest for terms in others}) == len(others)
-    assert lease_policy(bank=ALG_SHA256, pcrs=(), pcr_digest=bytes(32), until=123456, resets=7).pcrs is None
+    assert lease_policy(bank=ALG_SHA256, pcrs=(), pcr_digest=bytes(32), until=123456, resets=7, restarts=5).pcrs is None
 
 
 def test_what_is_approved_names_the_tpm() -> None:
