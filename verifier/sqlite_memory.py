@@ -1,9 +1,10 @@
-"""What the store keeps in memory of its tables, because every decision asks for it: what is in force, and what runs.
+"""What the store keeps in memory of its tables, because every decision asks for it: what is in force, who may submit,
+and what runs.
 
-To count jobs in SQL takes the longer the more of them run; to count them as they come and go does not. Both are read
-from the tables when the store is opened, and follow each commit once it is on disk, so a reader sees what was committed
-a moment ago at the earliest. No condition of a unit is decided from here: ``ExpectActive`` and ``ExpectUsage`` ask the
-tables.
+To count jobs in SQL takes the longer the more of them run; to count them as they come and go does not. All is read
+from the tables when the store is opened, and follows each commit once it is on disk, so a reader sees what was
+committed a moment ago at the earliest. No condition of a unit is decided from here: ``ExpectActive``,
+``ExpectSubmitter`` and ``ExpectUsage`` ask the tables.
 """
 
 import sqlite3
@@ -11,9 +12,9 @@ import threading
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
-from verifier.changes import LIVE, Activate, AdvanceLease, Change, EndJob, PutJob
+from verifier.changes import LIVE, Activate, AdvanceLease, Change, EndJob, PutJob, PutSubmitter
 from verifier.ledger import Reserved
-from verifier.sqlite_rules import IN_FORCE, RUNNING, USERS
+from verifier.sqlite_rules import IN_FORCE, RUNNING, SUBMITTERS, USERS
 
 
 class Memory:
@@ -22,6 +23,7 @@ class Memory:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._in_force: Mapping[str, bytes] = {}
+        self._submitters: dict[bytes, bytes] = {}
         self._jobs: dict[bytes, Reserved] = {}
         self._counts: Counter[tuple[str, bytes | str]] = Counter()
         self._users: set[str] = set()
@@ -30,6 +32,7 @@ class Memory:
         """Read everything anew."""
         with self._lock:
             self._in_force = dict(database.execute(IN_FORCE))
+            self._submitters = dict(database.execute(SUBMITTERS))
             self._users = {tenant for (tenant,) in database.execute(USERS)}
             self._jobs.clear()
             self._counts.clear()
@@ -48,12 +51,18 @@ class Memory:
                         self._users.add(self._jobs[change.cti].tenant)
                     if isinstance(change, EndJob):
                         self._count(self._jobs.pop(change.cti), -1)
+                elif isinstance(change, PutSubmitter):
+                    self._submitters[change.kid] = change.record
                 elif isinstance(change, Activate):
                     self._in_force = {**self._in_force, change.kind: change.digest}
 
     def in_force(self) -> Mapping[str, bytes]:
         """The digests of all documents in force, by kind."""
         return self._in_force
+
+    def submitter(self, kid: bytes) -> bytes | None:
+        """The encoded Submitter with this key id."""
+        return self._submitters.get(kid)
 
     def running(self, job: Reserved, without: bytes | None) -> tuple[int, int, int]:
         """How many jobs may still execute that have the submitter, the tenant, the node of ``job``, but ``without``."""

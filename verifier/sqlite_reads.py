@@ -14,7 +14,7 @@ from attestation.log import verify_checkpoint
 from attestation.node import ClockRecord
 from verifier.ledger import Reserved
 from verifier.sqlite_memory import Memory
-from verifier.sqlite_rules import CHALLENGE, GPU_SECONDS, JOB, LIVE, NODE, lines_of
+from verifier.sqlite_rules import CHALLENGE, GPU_SECONDS, JOB, LIVE, NODE, SUBMITTERS, lines_of
 from verifier.store import Challenge, Corrupt, Entry, Head, Job, Kept, Node, Secret, Token, Unavailable, Version
 
 _BUSY_SECONDS = 10.0
@@ -184,11 +184,11 @@ class SqliteReads:
 
     def submitter(self, kid: bytes) -> bytes | None:
         """See :meth:`verifier.store.Store.submitter`."""
-        return self._bytes("SELECT record FROM submitter WHERE kid = ?", kid)
+        return self._memory.submitter(kid)
 
     def submitters(self) -> dict[bytes, bytes]:
         """See :meth:`verifier.store.Store.submitters`."""
-        return dict(self._all("SELECT kid, record FROM submitter ORDER BY kid"))
+        return dict(self._all(SUBMITTERS))
 
     # --- jobs
 

@@ -80,6 +80,7 @@ _USAGE = f"""
 GPU_SECONDS = "SELECT coalesce(sum(gpu_seconds), 0) FROM job WHERE tenant = ? AND at >= ? AND gpu_seconds > 0"
 USERS = "SELECT DISTINCT tenant FROM job WHERE gpu_seconds > 0"
 RUNNING = f"SELECT cti, submitter, tenant, node FROM job WHERE {LIVE}"  # noqa: S608  # a constant
+SUBMITTERS = "SELECT kid, record FROM submitter ORDER BY kid"
 IN_FORCE = "SELECT kind, digest FROM version NATURAL JOIN active"
 
 CHALLENGE = (

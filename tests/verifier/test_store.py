@@ -449,21 +449,23 @@ def test_usage_is_at_every_moment_what_the_tables_say(store: Store, opener: Call
 
 def test_what_was_not_committed_counts_nowhere(store: Store) -> None:
     commit(store, *VERSION)
-    broken = c.Unit((JOB, LEASE0, c.Activate("policy", D_DOCUMENT, None), c.EndJob(CTI3, 0)))
+    broken = c.Unit((JOB, LEASE0, SUBMITTER, c.Activate("policy", D_DOCUMENT, None), c.EndJob(CTI3, 0)))
     (outcome,) = store.commit([broken], seal)
     assert isinstance(outcome, Conflict)
     assert store.usage(A, "t", "n1", without=None, since=0) == NOTHING_USED
     assert store.in_force() == {}
+    assert store.submitter(A) is None
 
 
 def test_what_another_process_committed_counts_from_the_next_commit_on(
     store: Store, opener: Callable[[], Store]
 ) -> None:
     other = opener()
-    other.commit([c.Unit((JOB, *IN_FORCE), (note(7),))], seal)
+    other.commit([c.Unit((JOB, *IN_FORCE, SUBMITTER), (note(7),))], seal)
     store.commit([c.Unit(records=(note(8),))], seal)
     assert store.usage(A, "t", "n1", without=None, since=0) == USAGE
     assert store.in_force() == {"policy": D_DOCUMENT}
+    assert store.submitter(A) == SUBMITTER.record
 
 
 ENTER, LEAVE = c.Activate("policy", D_OTHER, D_DOCUMENT), c.Activate("policy", D_DOCUMENT, D_OTHER)
