@@ -29,6 +29,8 @@ from attestation.errors import InterlockError, Malformed, Untrusted
 Dispatch = Callable[[str, Mapping[str, Any]], Awaitable[Any]]
 
 MAX_LINE = 64 << 20
+MAX_ANSWER = 3 << 29
+"""A command fits in a line of this length, and an answer: the largest bundle in base64."""
 _TIMEOUT = 60.0
 _log = logging.getLogger("interlock.admin")
 
@@ -72,7 +74,7 @@ def ask(path: Path, command: str, arguments: Mapping[str, Any]) -> Any:
             connection.connect(name)
         connection.sendall(json.dumps({"command": command, "arguments": arguments}).encode() + b"\n")
         with connection.makefile("rb") as lines:
-            answer = json.loads(lines.readline(MAX_LINE) or b"{}")
+            answer = json.loads(lines.readline(MAX_ANSWER) or b"{}")
     if "result" in answer:
         return answer["result"]
     raise Untrusted(answer.get("reason", "admin.busy"), answer.get("detail", "the service closed the connection"))

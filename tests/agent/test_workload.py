@@ -133,6 +133,19 @@ def test_a_long_sequence_is_not_shown_anew_with_every_request(tmp_path: Path, mo
     assert entries(workloads.record(QUALIFYING, asked, None)) == JOBS[4:]
 
 
+@pytest.mark.parametrize("attributes", [WORKLOAD.attributes, WORKLOAD.attributes & ~CLEAR_STCLEAR])
+def test_whatever_somebody_extends_before_the_first_job_is_made_anew(tmp_path: Path, attributes: int) -> None:
+    tpm = SoftTpm(CA)
+    workloads = Workloads(tpm, tmp_path / FILE)
+    tpm.define_workload()
+    tpm.extend_workload(bytes(32))
+    assert workloads.record(QUALIFYING, CHALLENGE, None) is None
+    tpm.nv = replace(WORKLOAD, attributes=attributes)
+    tpm.extend_workload(bytes(32))
+    assert workloads.measure(JOBS[0]) == 1
+    assert proven(tpm, workloads, None, JOBS[0]).count == 1
+
+
 # --- crashes ---------------------------------------------------------------------------------------------------
 
 

@@ -1,5 +1,6 @@
 """interlock-verifier as an operator uses it: every command, both ways to the store, every exit code."""
 
+import asyncio
 import hashlib
 import json
 import os
@@ -8,7 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -442,3 +443,17 @@ def test_a_service_that_closes_the_connection_is_busy(tmp_path: Path) -> None:
         with pytest.raises((Untrusted, ConnectionError)):
             admin.ask(path, "status", {})
         thread.join()
+
+
+def test_an_answer_may_be_longer_than_a_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bundle with a whole measurement list is larger than anything that is asked."""
+    monkeypatch.setattr(admin, "MAX_LINE", 1 << 10)
+
+    async def dispatch(command: str, _: Mapping[str, Any]) -> str:
+        return command * 1000
+
+    async def answered() -> Any:
+        async with await admin.serve_commands(tmp_path / "s", dispatch):
+            return await asyncio.to_thread(admin.ask, tmp_path / "s", "bundle", {})
+
+    assert asyncio.run(answered()) == "bundle" * 1000
