@@ -24,7 +24,7 @@ same list. Source: TCG TPM 2.0 Library, Part 2, 10.12.8 and 13.5, Part 3, 31.10 
      least as far                                               tpm.workload.start, tpm.workload.rollback
 (13) what is proven is continued: they lead over the value that was certified then       tpm.workload.rewritten
 (14) they lead to the certified value, and to nothing else                        tpm.workload.contents
-(15) no grant has more than one                                                   tpm.workload.repeated
+(15) no grant has more than one of those that are shown                           tpm.workload.repeated
 (16) a renewal shows the entry of its own grant, with the code and the environment that were granted
                                                                 tpm.workload.missing, tpm.workload.measured
 
