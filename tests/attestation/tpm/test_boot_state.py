@@ -796,6 +796,7 @@ def test_facts_take_time_in_proportion_to_events() -> None:
 
     def made(count: int) -> tuple[bytes, dict[int, bytes]]:
         maker = honest()
+        maker.remove(maker.index("SbatLevel"))
         for number in range(count):
             maker.add(7, kinds.VARIABLE_AUTHORITY, variable("db", OWNER + number.to_bytes(4, "big"), SECURITY))
         for _ in range(count):
