@@ -22,6 +22,8 @@ from attestation.errors import Malformed, Untrusted
 from attestation.report import Output, Report, sign_report
 
 DIED: Final = "agent.died"
+_CURED: Final = frozenset({"node.policy-key"})
+"""Refusals that end when the host is enrolled again: under its new holder key the report is as good."""
 
 log = logging.getLogger("interlock.agent")
 
@@ -59,11 +61,11 @@ def _send(host: Host, cti: bytes, token: bytes) -> None:
 
 
 def _once(host: Host, cti: bytes, step: Callable[[], None]) -> bool:
-    """Do ``step``; where the verifier refuses it, give the report up unless it says that asking again may help."""
+    """Do ``step``; where the verifier refuses it, give the report up unless asking again may help."""
     try:
         step()
     except (Denied, Rejected, Malformed, Untrusted) as error:
-        if isinstance(error, Rejected) and error.problem.retry:
+        if isinstance(error, Rejected) and (error.problem.retry or error.reason in _CURED):
             return False
         log.warning("the verifier refuses the report about grant %s, which stays here: %s", cti.hex(), error)
         host.journal.sign(cti, b"")

@@ -20,6 +20,7 @@ from attestation.cose import ES256, SoftwareSigner
 from attestation.errors import Untrusted
 from attestation.lease import Lease
 from attestation.permit import Permit, PermitRequest, permit_qualifying
+from attestation.problem import Problem
 from attestation.tpm.attest import Attest, QuoteInfo
 from attestation.tpm.enforced import terms_of
 from attestation.tpm.policy import approval, permit_policy
@@ -281,6 +282,29 @@ def test_a_report_waits_unsigned_for_the_verifier_and_is_signed_by_permit(house:
     assert deliver(house.host)
     assert permits(house) - before == 1.0
     assert (house.host.journal.unsigned(), house.host.journal.undelivered()) == ([], [])
+
+
+def test_a_report_outlives_another_policy_key(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The verifier permits nothing until the host is enrolled again. What a job came to is not forgotten meanwhile."""
+    job = house.submit(POLITE)
+    job.until("started")
+    (here,) = house.host.jobs.all()
+
+    def refuse(request: PermitRequest) -> Permit:
+        raise Rejected(Problem.of(403, "node.policy-key"))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(house.host.verifier, "permit", refuse)
+        house.host.holder._held = None
+        patched.setattr(house.host.holder, "adopt", lambda *_: None)
+        assert here.governed is not None
+        here.governed.signal(15)
+        ended = job.end()
+        assert not deliver(house.host)
+        assert [cti for cti, _ in house.host.journal.unsigned()] == [ended.grant]
+    assert deliver(house.host)
+    assert (house.host.journal.unsigned(), house.host.journal.undelivered()) == ([], [])
+    assert "reports_rejected" not in {name for name, n in house.host.counters.as_dict().items() if n}
 
 
 def test_a_retired_host_signs_nothing_any_more(tmp_path: Path) -> None:
