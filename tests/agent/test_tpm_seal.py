@@ -16,7 +16,7 @@ from tpm2_pytss import (  # type: ignore[import-untyped]
 )
 
 from agent import tpm as device
-from agent import tpm_templates
+from agent import tpm_seal, tpm_templates
 from agent.devices import Approved, DeviceError
 from agent.tpm import EsysTpm
 from agent.tpm_seal import unseal
@@ -217,8 +217,8 @@ def test_the_secret_does_not_cross_the_bus(tpm: EsysTpm, swtpm: Swtpm) -> None:
     assert not any(SECRET in answer for answer in seen)
 
 
-def test_no_copy_of_an_opened_secret_stays_in_the_process(tpm: EsysTpm) -> None:
-    """Nor in the buffers of the TPM library. The secret is made in another process, which tells its digest."""
+def from_afar(tpm: EsysTpm) -> tuple[bytes, SealedSecret, Approved]:
+    """A secret that was never in this process: its digest, as it was sealed, and a lease."""
     ek, policy = tpm.ek_public(), holder_auth_policy(KEY.public, tpm.create_ak().name)
     ours, theirs = os.pipe()
     if os.fork() == 0:
@@ -228,12 +228,31 @@ def test_no_copy_of_an_opened_secret_stays_in_the_process(tpm: EsysTpm) -> None:
         os._exit(0)
     told = os.read(ours, 4096)
     secret, allowed = SealedSecret.from_bytes(told[32:]), terms(tpm)
-    approved = Approved(allowed, KEY.sign(approval(allowed, tpm.create_ak().name)), KEY.public)
+    return told[:32], secret, Approved(allowed, KEY.sign(approval(allowed, tpm.create_ak().name)), KEY.public)
+
+
+def test_no_copy_of_an_opened_secret_stays_in_the_process(tpm: EsysTpm) -> None:
+    """Nor in the buffers of the TPM library."""
+    known, secret, approved = from_afar(tpm)
     (value,) = tpm.unseal([secret], approved)
-    assert digest(ALG_SHA256, bytes(value)) == told[:32]
+    assert digest(ALG_SHA256, bytes(value)) == known
     gc.collect()
     (where,) = _copies(value)
     assert where == ctypes.addressof(ctypes.c_char.from_buffer(value))
+
+
+def test_where_one_does_not_open_the_others_are_overwritten(tpm: EsysTpm, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken, take = list[bytearray](), tpm_seal._taken
+    _, secret, approved = from_afar(tpm)
+
+    def keep(data: Any) -> bytearray:
+        taken.append(take(data))
+        return taken[-1]
+
+    monkeypatch.setattr(tpm_seal, "_taken", keep)
+    with pytest.raises(DeviceError):
+        tpm.unseal([secret, changed("duplicate")(secret)], approved)
+    assert taken == [bytearray(MOST)]
 
 
 def _copies(value: bytearray) -> list[int]:
