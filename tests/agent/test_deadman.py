@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from agent import protocol
+from agent import memory, protocol
 from agent.cgroup import Cgroup
 from agent.clock import SECOND, Timer, now_ns
 from agent.protocol import Channel
@@ -36,7 +36,9 @@ class Keeper:
     group: Cgroup
     job: Job
 
-    def start(self, asked_at_ns: int | None = None, descriptors: tuple[int, ...] = (0, 1, 2)) -> None:
+    def start(
+        self, asked_at_ns: int | None = None, descriptors: tuple[int, ...] = (0, 1, 2), secrets: tuple[str, ...] = ()
+    ) -> None:
         hold = self.job.spec()
         self.channel.send(
             protocol.Start(
@@ -59,6 +61,7 @@ class Keeper:
                 key=hold.verifier_key_spki,
                 lease=self.job.chain.token(),
                 asked_at_ns=asked_at_ns or now_ns(),
+                secrets=secrets,
             ),
             descriptors,
         )
@@ -123,6 +126,8 @@ BEFORE: dict[str, Callable[[Keeper], object]] = {
     ),
     "two descriptors": lambda keeper: keeper.start(descriptors=(0, 1)),
     "no descriptors": lambda keeper: keeper.start(descriptors=()),
+    "a secret without its file": lambda keeper: keeper.start(secrets=("weights",)),
+    "a file without its secret": lambda keeper: keeper.start(descriptors=(0, 1, 2, 0)),
 }
 
 
@@ -153,6 +158,20 @@ def test_a_broken_agent_ends_its_job(spawn: Spawn, act: Callable[[Keeper], objec
     assert (dead.klass, dead.reason) == ("hard", "deadman.protocol")
     assert keeper.group.is_empty()
     assert keeper.process.wait(10) == os.EX_SOFTWARE
+
+
+@pytest.mark.parametrize("act", [DURING["nonsense"], lambda keeper: keeper.channel.close()], ids=["broken", "gone"])
+def test_the_deadman_alone_empties_the_secrets(spawn: Spawn, act: Callable[[Keeper], object]) -> None:
+    """Whatever ended the agent: nobody else is there to do it."""
+    keeper, given = spawn(), memory.make("weights")
+    memory.fill(given, bytearray(b"the key of the weights"))
+    keeper.start(descriptors=(0, 1, 2, given), secrets=("weights",))
+    assert isinstance(keeper.hear(), protocol.Started)
+    act(keeper)
+    keeper.process.wait(10)
+    left = os.pread(given, 99, 0)
+    os.close(given)
+    assert left == b""
 
 
 @pytest.mark.parametrize("frozen", [False, True], ids=["running", "frozen"])
