@@ -16,8 +16,8 @@ checks are recorded as not run; in ``workload`` they do not, and all are made.
  7. tpm.quote: the quote, by the numbered checks of :func:`attestation.tpm.quote.verify_quote`.
  8. tpm.clock: resets, restarts and the clock have not gone back since the last accepted evidence.
  9. tpm.firmware: the TPM's firmware version is the enrolled one.
-10. tpm.baseline: the PCR values equal a usable baseline of the node's pool, PCR 10 aside. A pool without baselines has
-    to have boot references.
+10. tpm.baseline: the PCR values equal a usable baseline of the node's pool, PCR 10 aside. A pool without baselines
+    (pending ones count as none) has to have boot references.
 11. tpm.event-log: the boot event log explains the quoted PCRs.
 12. tpm.boot: what it proves meets a usable boot reference of the pool.
 13. tpm.ima: the measurement list leads to the quoted PCR 10, and the pool's IMA reference allows all that is in it.

@@ -71,8 +71,8 @@ EVIDENCE = {
 
 REFERENCE = {
     "ref.none": (
-        "There is no baseline for the node's pool, so nothing can match.",
-        "Record one: interlock-verifier refs from-node NODE --activate.",
+        "There is no baseline or boot reference for the node's pool, so nothing can match.",
+        "Record one: interlock-verifier refs from-node NODE --name NAME --activate.",
         False,
         _OPERATOR,
     ),
@@ -99,7 +99,7 @@ REFERENCE = {
     ),
     "ref.retired": ("The host matches a baseline or reference that was retired.", "Update the host.", False, _ADMIN),
     "ref.revoked": (
-        "The host matches a baseline that is known to be bad.",
+        "The host matches a baseline or reference that is known to be bad.",
         "Take the host out of service and update it.",
         False,
         _ADMIN,

@@ -34,8 +34,8 @@ REFS = {
         _OPERATOR,
     ),
     "ref.in-use": (
-        "Another IMA reference of the pool is in use, and a pool has one.",
-        "Retire that one first, or say --replace: then both happen at once.",
+        "A reference value is in use: a pool has one IMA reference, and none is replaced by one that does not count.",
+        "--replace retires the pool's other IMA reference in the same change; --activate puts a new one in its place.",
         False,
         _OPERATOR,
     ),

@@ -27,6 +27,7 @@ from attestation.wire import Wire, label, wire
 
 STATES = ("pending", "active", "obsolete", "retired", "revoked")
 USABLE = ("active", "obsolete")
+_PENDING = "pending"
 KINDS = ("code", "environment")
 IMA_PCR = 10
 
@@ -160,7 +161,7 @@ class ReferenceSet:
         self.encoded = references.to_bytes()
         self.digest = hashlib.sha256(self.encoded).digest()
         self._approvals = {(a.kind, a.digest): a for a in references.approvals}
-        self._compared = frozenset(pool for baseline in references.baselines for pool in baseline.pools)
+        self._compared = frozenset(pool for b in references.baselines if b.state != _PENDING for pool in b.pools)
         self._boots = _by_pool(references.boots)
         self._lists = {pool: min(found, key=_first_choice) for pool, found in _by_pool(references.lists).items()}
 
@@ -174,7 +175,7 @@ class ReferenceSet:
         return self._approvals.get((kind, digest))
 
     def has_baseline(self, pool: str) -> bool:
-        """Whether a baseline names ``pool``, in whatever bank and state."""
+        """Whether a baseline names ``pool``, in whatever bank; pending ones aside."""
         return pool in self._compared
 
     def boots_of(self, pool: str) -> tuple[BootReference, ...]:

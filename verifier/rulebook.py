@@ -6,6 +6,7 @@ from typing import Any
 from attestation.policy import BANKS, Policy
 from verifier.anchors import Anchors
 from verifier.desk import Command, Desk
+from verifier.refs.desk import current, unprovable
 from verifier.refs.versions import NOTHING, put_in_force
 
 
@@ -21,7 +22,7 @@ async def policy_load(desk: Desk) -> Any:
     }
     if desk.verifier.store.active("references") is None:
         result["references"] = await put_in_force(desk, "references", NOTHING.to_bytes(), "empty")
-    return result
+    return result | {"warnings": unprovable(desk, current(desk))}
 
 
 async def policy_show(desk: Desk) -> Any:

@@ -68,5 +68,5 @@ def _text(name: str, value: Any) -> str:
     if isinstance(value, list):
         return " ".join(str(item) for item in value) or "-"
     if isinstance(value, Mapping):
-        return ", ".join(f"{k}: {v}" for k, v in value.items())
+        return ", ".join(f"{k}: {_text('', v)}" for k, v in value.items()) or "-"
     return "-" if value is None or value == "" else str(value)

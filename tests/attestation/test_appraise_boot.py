@@ -240,6 +240,17 @@ def test_a_pool_with_a_baseline_is_held_to_it_as_well_but_never_in_pcr_10() -> N
     assert machine.failure().reason == "tpm.pcr.mismatch"
 
 
+def test_a_pending_baseline_counts_as_none() -> None:
+    machine = Machine()
+    wrong = replace(machine.baseline, pcrs={SHA256: {4: (bytes(32),)}})
+    machine.refer(baselines=(replace(wrong, state="retired"),))
+    assert machine.failure().reason == "tpm.pcr.mismatch"
+    machine.refer(baselines=(replace(wrong, state="pending"),))
+    assert machine.outcomes()["tpm.baseline"] == NOT_APPLICABLE
+    machine.refer(baselines=(replace(wrong, state="pending"),), boots=())
+    assert machine.failure().reason == "tpm.pcr.mismatch", "no boot reference either"
+
+
 def test_a_baseline_of_another_bank_is_no_reason_to_do_without() -> None:
     machine = Machine()
     machine.refer(baselines=(replace(machine.baseline, pcrs={0x000C: {0: (bytes(48),)}}),))

@@ -48,7 +48,7 @@ def test_forged_evidence_gives_no_baseline(hall: Hall) -> None:
     """A denial whose quote was not believed proves nothing, whatever values it claimed."""
     host = hall.run(hall.furnish())
     denied(hall.run(host.ask(hall.intent(), grant=bytes(16))))
-    made = hall.run(hall.command("refs.from-node", node="host", name="boot"))
+    made = hall.run(hall.command("refs.from-node", node="host", name="again"))
     assert made["provenance"] == "host, enrolment"
 
 
@@ -57,7 +57,7 @@ def test_an_enrolment_is_found_however_long_the_log_is(hall: Hall, monkeypatch: 
     monkeypatch.setattr("verifier.refs.proven._PAGE", 2)
     for number in range(7):
         hall.run(hall.command("refs.approve", kind="code", digest=bytes([number] * 32).hex()))
-    assert hall.run(hall.command("refs.from-node", node="host", name="boot"))["provenance"] == "host, enrolment"
+    assert hall.run(hall.command("refs.from-node", node="host", name="again"))["provenance"] == "host, enrolment"
 
 
 def test_a_first_approval_needs_no_policy(hall: Hall) -> None:
@@ -151,6 +151,8 @@ SHOWN: dict[str, tuple[Any, str]] = {
     "yes and no": ({"a": True, "b": False}, "yes"),
     "nothing known": ({"a": None}, "-"),
     "a map in a map": ({"a": {"b": 1}}, "b: 1"),
+    "an empty map": ({"a": {}}, "a  -"),
+    "lists in maps in a map": ({"pcrs": {"sha256": {"0": ["f0"], "1": ["f1", "f2"]}}}, "sha256: 0: f0, 1: f1 f2"),
     "a table in a map": ({"a": [{"name": "x"}]}, "name"),
     "a long digest": ([{"kid": "f" * 64}], "ffffffffffff…"),
     "a long sentence": ([{"why": "word " * 20}], "…"),

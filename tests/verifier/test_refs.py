@@ -258,13 +258,16 @@ def test_a_finding_of_the_node_has_to_be_accepted_by_name(hall: Hall) -> None:
 # --- names, states, ends ----------------------------------------------------------------------------------------------
 
 
-async def lists(hall: Hall, *names: str, pools: tuple[str, ...] = ("lab",), **more: Any) -> None:
-    """IMA references of one file each."""
+async def lists(hall: Hall, *names: str, pools: tuple[str, ...] = ("lab",), **more: Any) -> Any:
+    """IMA references of one file each; what is answered about the last one."""
+    made = None
     for name in names:
         found = Listing()
         found.file("sha256", f"/{name}".encode(), bytes(32))
         left = spool.leave(hall.directory, found.carrier().to_bytes())
-        await hall.command("refs.ima.put", policy=left, provenance="a test", name=name, pools=list(pools), **more)
+        given = {"policy": left, "provenance": "a test", "name": name, "pools": list(pools)}
+        made = await hall.command("refs.ima.put", **given, **more)
+    return made
 
 
 def states(hall: Hall) -> dict[str, str]:
@@ -332,6 +335,30 @@ def test_what_is_in_use_is_not_replaced_by_what_is_not(open_hall: Hall) -> None:
         act(lists(open_hall, "files"))
     act(lists(open_hall, "files", pools=(), activate=True))  # its pools, and its place, are the same
     assert states(open_hall) == {"files": "active"}
+
+
+def test_a_baseline_in_use_is_not_replaced_by_a_pending_one(open_hall: Hall) -> None:
+    act = open_hall.run
+    act(open_hall.add_host("n1"))
+    act(open_hall.command("refs.from-node", node="n1", name="baseline", activate=True))
+    with pytest.raises(Untrusted, match=r"ref\.in-use.*baseline is active.*--activate"):
+        act(open_hall.command("refs.from-node", node="n1", name="baseline"))
+    made = act(open_hall.command("refs.from-node", node="n1", name="baseline", activate=True))
+    assert (made["state"], made["warnings"]) == ("active", [])
+
+
+def test_a_pool_without_nodes_is_warned_of(open_hall: Hall) -> None:
+    act = open_hall.run
+    policy = {"policy": _encoded(), "provenance": "a test"}
+    assert act(open_hall.command("refs.boot.put", name="b", **policy, pools=["labb"]))["warnings"] == [
+        "no node is in pool labb"
+    ]
+    assert act(lists(open_hall, "files", pools=("labb",)))["warnings"] == ["no node is in pool labb"]
+    act(open_hall.add_host("n1"))
+    assert act(open_hall.command("refs.from-node", node="n1", name="v", pools=["labb"]))["warnings"] == [
+        "no node is in pool labb"
+    ]
+    assert act(open_hall.command("refs.boot.put", name="c", **policy, pools=["lab"]))["warnings"] == []
 
 
 def test_a_name_belongs_to_one_kind(open_hall: Hall) -> None:

@@ -76,7 +76,7 @@ async def refs_set_state(desk: Desk) -> Any:
         raise Untrusted("ref.unknown", f"nothing is called {name!r}, or it is {state} already")
     moved, retired = _one_for_each_pool(moved, name, retire=desk.flag("replace"))
     await _put(desk, moved, f"{name} {state}{_and_retired(retired)}")
-    return {"name": name, "state": state, "retired": list(retired), "warnings": _warnings(desk, moved)}
+    return {"name": name, "state": state, "retired": list(retired), "warnings": unprovable(desk, moved)}
 
 
 async def refs_expire(desk: Desk) -> Any:
@@ -128,9 +128,10 @@ async def refs_from_node(desk: Desk) -> Any:
     )
     references = current(desk)
     _check_name(references, name, "baselines")
+    _check_replaced(desk, next((b for b in references.baselines if b.name == name), None))
     others = tuple(b for b in references.baselines if b.name != name)
     await _put(desk, replace(references, baselines=(*others, baseline)), f"baseline {name} {baseline.state}")
-    return baseline_row(baseline)
+    return baseline_row(baseline) | {"warnings": _unpeopled(desk, baseline.pools)}
 
 
 async def refs_approve(desk: Desk) -> Any:
@@ -180,7 +181,7 @@ async def _put_boot(desk: Desk, policy: BootPolicy, provenance: str, pools: tupl
     made = BootReference.from_value({**_common(desk, before, provenance, pools), 3: policy.to_value()})
     others = tuple(b for b in references.boots if b.name != name)
     await _put(desk, replace(references, boots=(*others, made)), f"boot reference {name} {made.state}")
-    return described_row(made)
+    return described_row(made) | {"warnings": _unpeopled(desk, made.pools)}
 
 
 # --- IMA references ---------------------------------------------------------------------------------------------------
@@ -236,7 +237,8 @@ async def _put_list(desk: Desk, policy: ImaPolicy, provenance: str, pools: tuple
     changed, retired = _one_for_each_pool(replace(references, lists=(*others, made)), name, retire=desk.flag("replace"))
     detail = f"IMA reference {name} {made.state}, policy {policy.digest.hex()}{_and_retired(retired)}"
     await _put(desk, changed, detail, PutBlob(policy.digest, policy.to_bytes()))
-    return described_row(made) | {"retired": list(retired), "warnings": _warnings(desk, changed)}
+    warnings = [*_unpeopled(desk, made.pools), *unprovable(desk, changed)]
+    return described_row(made) | {"retired": list(retired), "warnings": warnings}
 
 
 # --- what they share --------------------------------------------------------------------------------------------------
@@ -285,16 +287,14 @@ def _and_retired(names: tuple[str, ...]) -> str:
 
 
 def _common(desk: Desk, before: Described | None, provenance: str, pools: tuple[str, ...]) -> dict[int, Any]:
-    """The fields that boot and IMA references share. Rule 3. With ``keep`` they stay as they were ``before``."""
+    """The fields that boot and IMA references share. With ``keep`` they stay as they were ``before``."""
     if before is not None and desk.flag("keep"):
         kept = {1: before.name, 2: list(before.pools), 4: before.state, 5: _cut(provenance)}
         return kept | ({} if before.expires is None else {6: before.expires})
     wanted = sorted({*pools, *desk.texts("pools")}) or list(() if before is None else before.pools)
     if not wanted:
         raise Malformed("admin.argument", "name the pools that it is for")
-    if before is not None and before.state in USABLE and not desk.flag("activate"):
-        detail = f"{before.name} is {before.state}: with --activate the new one takes its place, or choose another name"
-        raise Untrusted("ref.in-use", detail)
+    _check_replaced(desk, before)
     expires = _end(desk)
     return {
         1: desk.text("name"),
@@ -305,11 +305,24 @@ def _common(desk: Desk, before: Described | None, provenance: str, pools: tuple[
     }
 
 
+def _check_replaced(desk: Desk, before: Baseline | Described | None) -> None:
+    """Rule 3."""
+    if before is not None and before.state in USABLE and not desk.flag("activate"):
+        detail = f"{before.name} is {before.state}: with --activate the new one takes its place, or choose another name"
+        raise Untrusted("ref.in-use", detail)
+
+
 def _cut(provenance: str) -> str:
     return provenance if len(provenance) <= _MOST_PROVENANCE else provenance[: _MOST_PROVENANCE - 1] + "…"
 
 
-def _warnings(desk: Desk, references: References) -> list[str]:
+def _unpeopled(desk: Desk, pools: tuple[str, ...]) -> list[str]:
+    """Pools that no node is in: prepared, or misspelt."""
+    known = {node.pool for node in desk.verifier.store.nodes()}
+    return [f"no node is in pool {pool}" for pool in pools if pool not in known]
+
+
+def unprovable(desk: Desk, references: References) -> list[str]:
     """What is in force and cannot be met: a list that no quote of the policy's PCRs could prove."""
     if IMA_PCR in desk.verifier.in_force().policy.settings.pcrs:
         return []
