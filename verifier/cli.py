@@ -45,7 +45,7 @@ app.command("bundle")(cli_rules.bundle)
 
 
 def main() -> None:
-    """The console command. A refusal is one screen: what, why, what to do; and exit code 1."""
+    """The console command. A refusal is one screen (with --json one value): what, why, what to do; and exit code 1."""
     try:
         app()
     except InterlockError as error:
@@ -56,6 +56,10 @@ def main() -> None:
 
 def _refused(error: InterlockError) -> NoReturn:
     known = explain(error.reason)
+    if "--json" in sys.argv:
+        told = {"reason": error.reason, "what": known.what, "detail": error.detail, "fix": known.fix}
+        show(out, {"ok": False, "error": told}, as_json=True)
+        raise SystemExit(1) from None
     err.print(f"[bold red]refused[/bold red]  {error.reason}", highlight=False)
     err.print(known.what, markup=False, highlight=False)
     if error.detail:

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from attestation.errors import Malformed
 from attestation.policy import Policy
 from verifier import policycases, policyfiles
 from verifier.anchors import load_anchors
@@ -59,6 +60,8 @@ def policy_test(path: Folder, *, as_json: Json = False) -> None:
 def policy_load(path: Folder, *, dir_: Dir = HOME, as_json: Json = False) -> None:
     """Put a policy directory and its trust anchors in force. Refused, and nothing changes, unless it lints clean."""
     bundle, anchors = Policy(policyfiles.load(path)).bundle, load_anchors(path)
+    for found in policyfiles.lint(path):
+        raise Malformed(found.code, f"{found.file}:{found.line}: {found.problem}")
     encoded = {"policy": _base64(bundle.to_bytes()), "anchors": _base64(anchors.to_bytes())}
     show(out, call(dir_, "policy.load", **encoded), as_json=as_json)
 

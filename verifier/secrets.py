@@ -21,7 +21,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from attestation import cbor
-from attestation.errors import Malformed
+from attestation.errors import Malformed, Untrusted
 from attestation.intent import Intent
 from attestation.node import NodeRecord
 from attestation.tpm.policy import holder_auth_policy
@@ -115,9 +115,13 @@ async def secret_add(desk: Desk) -> Any:
     key = _key(verifier)
     sealed = enclose(key, name, tenant, value, verifier.entropy(_NONCE_SIZE))
     put = PutSecret(name, tenant, sealed, verifier.clock.now(), replace=desk.flag("replace"))
-    known = verifier.store.secret(name) is not None
+    known = verifier.store.secret(name)
+    if known is not None and known.tenant != tenant:
+        raise Untrusted("secret.tenant", f"{name!r} is not {tenant}'s")
+    if known is not None and not put.replace:
+        raise Untrusted("secret.exists", f"{name!r} is kept already")
     await desk.change("secret replaced" if known else "secret added", f"{name} for tenant {tenant}", put)
-    return {"name": name, "tenant": tenant, "added": put.now, "replaced": known}
+    return {"name": name, "tenant": tenant, "added": put.now, "replaced": known is not None}
 
 
 async def secret_list(desk: Desk) -> Any:
@@ -131,6 +135,8 @@ async def secret_list(desk: Desk) -> Any:
 async def secret_remove(desk: Desk) -> Any:
     """Forget a secret. Running jobs that hold it get no further lease, and time for a checkpoint."""
     name = desk.text("name")
+    if desk.verifier.store.secret(name) is None:
+        raise Untrusted("secret.unknown", f"no secret is called {name!r}")
     holders = _holders(desk.verifier, name)
     await desk.change("secret removed", name, DropSecret(name))
     for job in holders:
@@ -151,7 +157,7 @@ def _value(desk: Desk) -> bytes:
     except binascii.Error:
         raise Malformed("secret.size", "the value is not base64") from None
     if not 1 <= len(value) <= MOST:
-        raise Malformed("secret.size", f"{len(value)} bytes, 1 to {MOST} can be sealed")
+        raise Malformed("secret.size", "it is empty" if not value else f"it has more than {MOST} bytes")
     return value
 
 

@@ -178,6 +178,15 @@ def test_policies(hall: Hall) -> None:
     assert ask("policy", "show", dir_=hall.directory)["policy"] == shown["policy"]
 
 
+def test_what_does_not_lint_is_not_put_in_force(hall: Hall) -> None:
+    before = ask("policy", "show", dir_=hall.directory)["policy"]
+    settings = hall.policies / "settings.toml"
+    settings.write_text(settings.read_text().replace('ima = "unchecked"', 'ima = "required"'))
+    assert json.loads(run("policy", "lint", str(hall.policies), "--json").stdout)[0]["code"] == "tpm.ima.unquoted"
+    assert refused("policy", "load", str(hall.policies), dir_=hall.directory) == "tpm.ima.unquoted"
+    assert ask("policy", "show", dir_=hall.directory)["policy"] == before
+
+
 def test_a_policy_becomes_a_file_that_an_audit_replays(working: tuple[Hall, str], tmp_path: Path) -> None:
     hall, grant = working
     ask("bundle", grant, "-o", str(tmp_path / "job"), dir_=hall.directory)
@@ -344,6 +353,15 @@ def test_exit_codes(arguments: list[str], code: int) -> None:
     if code == 1:
         assert "service.file" in done.stderr
         assert "->" in done.stderr
+
+
+def test_a_refusal_is_one_value_for_machines(tmp_path: Path) -> None:
+    command = [*COMMAND, "status", "--dir", str(tmp_path), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    told = json.loads(done.stdout)
+    assert (done.returncode, done.stderr, told["ok"]) == (1, "", False)
+    assert told["error"].keys() == {"reason", "what", "detail", "fix"}
+    assert told["error"]["reason"] == "service.file"
 
 
 # --- the socket -------------------------------------------------------------------------------------------------------

@@ -349,12 +349,12 @@ def test_a_value_that_is_no_base64_is_not_echoed(reader: Reader) -> None:
 
 def test_a_name_is_one_tenants(reader: Reader) -> None:
     reader.add()
-    with pytest.raises(Untrusted, match=r"secret\.exists"):
+    with pytest.raises(Untrusted, match=r"secret\.exists: 'weights' is kept already"):
         reader.add()
     for replaced in (False, True):
         with pytest.raises(Untrusted, match=r"secret\.tenant"):
             reader.add(tenant="vision", replace=replaced)
-    with pytest.raises(Untrusted, match=r"secret\.unknown"):
+    with pytest.raises(Untrusted, match=r"secret\.unknown: no secret is called 'dataset'"):
         reader.command("secret.remove", name="dataset")
 
 
