@@ -75,7 +75,7 @@ def enroll(
     from agent.tpm import EsysTpm
     from attestation.tpm.structures import Public
 
-    with _explaining():
+    with _explaining(as_json=as_json):
         chosen = Settings.load(settings)
         text, state = _read_token(token_file), State(chosen.state)
         with only_one(state.path), closing(EsysTpm(chosen.tcti)) as tpm:
@@ -109,7 +109,7 @@ def status(
     as_json: Json = False,
 ) -> None:
     """Show the node, the counters and the running jobs of the agent on this host."""
-    with _explaining(), connect(agent) as connection:
+    with _explaining(as_json=as_json), connect(agent) as connection:
         connection.send(Question(topic="status", name=""))
         text, _ = connection.answer()
         _print(json.loads(text), as_json=as_json)
@@ -137,7 +137,7 @@ def measure(
     as_json: Json = False,
 ) -> None:
     """Print the digest of a code tree or an environment, as it is approved and granted."""
-    with _explaining():
+    with _explaining(as_json=as_json):
         tree = _measure(path.resolve(), kind)
         facts = {"kind": kind, "path": str(path), "digest": tree.digest.hex(), "entries": len(tree.entries)}
         _print(facts, as_json=as_json)
@@ -162,17 +162,20 @@ def _print(facts: Mapping[str, object], *, as_json: bool) -> None:
 
 
 @contextmanager
-def _explaining() -> Iterator[None]:
+def _explaining(*, as_json: bool = False) -> Iterator[None]:
     """Turn a refusal into its explanation and exit code 1."""
     try:
         yield
     except (InterlockError, DeviceError) as error:
-        _refused(error.reason, error.detail)
+        _refused(error.reason, error.detail, as_json=as_json)
     except OSError as error:
-        _refused("system.refused", str(error))
+        _refused("system.refused", str(error), as_json=as_json)
 
 
-def _refused(reason: str, detail: str) -> NoReturn:
+def _refused(reason: str, detail: str, *, as_json: bool) -> NoReturn:
+    if as_json:
+        typer.echo(screen.dumps(screen.refusal(reason, detail)))
+        raise typer.Exit(1)
     known = screen.known_reason(reason)
     typer.echo(f"interlock-agent: {reason}: {known.what}", err=True)
     typer.echo(f"  seen     {detail}\n  fix      {known.fix}", err=True)

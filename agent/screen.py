@@ -11,7 +11,7 @@ from typing import Any
 from agent.codes import TITLES
 from agent.messages import Ended
 from attestation.errors import InterlockError
-from attestation.reasons import REASONS, Reason, explain
+from attestation.reasons import Reason, explain
 
 _WIDTH = 9
 FINISHED = "finished"
@@ -108,11 +108,18 @@ def known_reason(code: str) -> Reason:
         return Reason(code=code, what=what, fix=fix, retry=False, ask="host admin")
 
 
+def refusal(reason: str, detail: str) -> dict[str, Any]:
+    """A command that was refused, for programs: the form that all commands share."""
+    known = known_reason(reason)
+    return {"ok": False, "error": {"reason": reason, "what": known.what, "detail": detail, "fix": known.fix}}
+
+
 def reason_text(name: str) -> list[str]:
     """A registered reason, explained; empty where there is none of that name."""
-    if name not in REASONS:
+    try:
+        known = explain(name)
+    except KeyError:
         return []
-    known = explain(name)
     retry = "may help" if known.retry else "does not help until something is changed"
     return [
         name,

@@ -130,7 +130,7 @@ def _show(ended: Ended, *, as_json: bool) -> None:
 @app.command()
 def watch(job: JobName, agent: Socket = DEFAULT_SOCKET, *, as_json: Json = False) -> None:
     """Follow a job of yours that is running, until its end."""
-    with _explaining(), connect(agent) as connection:
+    with _explaining(as_json=as_json), connect(agent) as connection:
         connection.send(Question(topic="watch", name=job))
         ended, _ = connection.follow(lambda progress: _line(progress, as_json=as_json))
         _line(ended, as_json=as_json)
@@ -157,7 +157,7 @@ def explain(
     if known:
         print(screen.dumps(screen.reason_json(name)) if as_json else "\n".join(known))
         return
-    text, _ = _ask(agent, Question(topic="explain", name=name))
+    text, _ = _ask(agent, Question(topic="explain", name=name), as_json=as_json)
     facts = json.loads(text)
     print(text if as_json else "\n".join(_explained(facts)))
 
@@ -176,7 +176,7 @@ def bundle(
     as_json: Json = False,
 ) -> None:
     """Fetch everything an auditor needs about a job: interlock-audit verify FILE checks it offline."""
-    _, data = _ask(agent, Question(topic="bundle", name=job))
+    _, data = _ask(agent, Question(topic="bundle", name=job), as_json=as_json)
     output.write_bytes(data or b"")
     facts = {"file": str(output), "bytes": len(data or b"")}
     print(screen.dumps(facts) if as_json else f"{output}: {len(data or b'')} bytes; interlock-audit verify {output}")
@@ -185,25 +185,28 @@ def bundle(
 @app.command()
 def keygen(key: Key = keyfile.DEFAULT, *, as_json: Json = False) -> None:
     """Make a signing key and print its public half, which the operator registers."""
-    with _explaining():
+    with _explaining(as_json=as_json):
         signer = keyfile.create(key.expanduser())
         public, name = signer.public.to_pem().decode("ascii"), signer.public.kid.hex()
         print(screen.dumps({"key": str(key), "kid": name, "public": public}) if as_json else f"{public}kid {name}")
 
 
-def _ask(agent: Path, question: Question) -> tuple[str, bytes | None]:
-    with _explaining(), connect(agent) as connection:
+def _ask(agent: Path, question: Question, *, as_json: bool) -> tuple[str, bytes | None]:
+    with _explaining(as_json=as_json), connect(agent) as connection:
         connection.send(question)
         message, data = connection.answer()
     return message, data
 
 
 @contextmanager
-def _explaining() -> Iterator[None]:
+def _explaining(*, as_json: bool) -> Iterator[None]:
     """Turn a refusal into its explanation and exit code 1."""
     try:
         yield
     except InterlockError as error:
+        if as_json:
+            print(screen.dumps(screen.refusal(error.reason, error.detail)))
+            raise typer.Exit(1) from error
         known = screen.known_reason(error.reason)
         print(
             f"interlock: {error.reason}: {known.what}\n  seen     {error.detail}\n  fix      {known.fix}",

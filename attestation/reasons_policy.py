@@ -107,6 +107,24 @@ POLICY: Rows = {
         False,
         _OPERATOR,
     ),
+    "policy.required.event-log": (
+        "The policy requires that the boot event log is proven and meets a boot reference, and it did not.",
+        "Make a boot reference for the pool (docs/references.md), and see that the host sends its log.",
+        False,
+        _OPERATOR,
+    ),
+    "policy.required.ima": (
+        "The policy requires that the measurement list is proven and meets an IMA reference, and it did not.",
+        "Make an IMA reference for the pool (docs/references.md), and see that the host sends its list.",
+        False,
+        _OPERATOR,
+    ),
+    "policy.required.tpm-lease": (
+        "The policy requires leases that the host's TPM enforces, and the host's key works without one.",
+        "Take tpm_lease = false out of agent.toml, and enrol the host again.",
+        False,
+        _ADMIN,
+    ),
     "policy.required.*": (
         "The policy requires a check that the evidence did not pass.",
         "Enable what the check needs on the host, or ask the operator whether it may be unchecked.",

@@ -203,12 +203,17 @@ def test_a_reason_is_explained_without_an_agent(capfd: pytest.CaptureFixture[str
     assert capfd.readouterr().out.splitlines()[0] == "drift.pcr"
     assert interlock("explain", "drift.pcr", "--agent", "/nowhere", "--json") == 0
     assert last_json(capfd.readouterr().out)["code"] == "drift.pcr"
+    assert interlock("explain", "policy.required.gpu", "--agent", "/nowhere") == 0, "a member of an open family"
+    assert capfd.readouterr().out.splitlines()[0] == "policy.required.gpu"
 
 
 def test_what_nobody_knows_is_refused(agent: Path, capfd: pytest.CaptureFixture[str]) -> None:
     for command in (("explain", "nothing"), ("watch", "nothing"), ("bundle", "nothing", "-o", "/dev/null")):
         assert interlock(*command, "--agent", str(agent)) == 1
         assert "agent.unknown-job" in capfd.readouterr().err
+        assert interlock(*command, "--agent", str(agent), "--json") == 1
+        told = last_json(capfd.readouterr().out)
+        assert (told["ok"], told["error"]["reason"]) == (False, "agent.unknown-job")
 
 
 def test_a_bundle_is_written(run: Run, agent: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -80,6 +80,8 @@ def is_used(code: str) -> bool:
     if code.removesuffix("*") in ANYWHERE or code in {raised for raised, _ in RAISED}:
         return True
     family, _, state = code.rpartition(".")
+    if {f"{family}.", state} <= ANYWHERE and f"{family}.*" in REASONS:  # a member that has a row of its own
+        return True
     makers = [name for name, tree in TREES.items() if puts_codes_together(tree)]
     return f'@reason("{code}")' in POLICIES or (state in ANYWHERE and any(family in CONSTANTS[name] for name in makers))
 
