@@ -8,6 +8,7 @@ verifier, which knows the submitters, verifies it (:func:`verify_intent`).
 """
 
 import hashlib
+import re
 from collections.abc import Mapping
 
 from attestation.cose import PublicKey, Signer, UntrustedSign1, read_sign1, sign1, verify_sign1
@@ -22,6 +23,8 @@ AHEAD_SECONDS = 3600
 """How far the clock of the submitter may be ahead of the verifier's."""
 MOST_SECRETS = 16
 """How many secrets one job can ask for: each is unsealed by the host's TPM while nothing else uses it."""
+_SECRET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+"""What a secret can be called (:mod:`verifier.secrets`). Who writes name=value by mistake has signed no value so."""
 GPU_MODES = ("none", "spt", "mpt", "ppcie")
 
 
@@ -87,7 +90,9 @@ class Intent(Wire):
     issued: int = label(15)
 
     def check(self) -> None:
-        """Raise ``Malformed``: no job name, no command, too many secrets, a name that cannot be shown as it is."""
+        """Raise ``Malformed``: no job name, no command, too many secrets, a name that cannot be shown as it is, or that
+        is no secret's; that one is not echoed.
+        """
         if not self.job or not self.argv:
             raise Malformed("intent.empty", "an intent names a job and at least one argument")
         names = (self.job, self.tenant, *self.inputs, *self.outputs, *self.secrets, *self.environment_variables)
@@ -96,6 +101,8 @@ class Intent(Wire):
         for name in names:
             if not name.isprintable():
                 raise Malformed("intent.name", f"{name!r} has characters that cannot be printed")
+        if not all(map(_SECRET.fullmatch, self.secrets)):
+            raise Malformed("secret.name", "asked for by a name that no secret can have")
 
     @property
     def digest(self) -> bytes:

@@ -12,7 +12,7 @@ import pytest
 
 from agent.devices import Approved, DeviceError
 from agent.secrets import Secrets
-from attestation.errors import Untrusted
+from attestation.errors import Malformed, Untrusted
 from attestation.grant import Authorization
 from attestation.tpm.sealing import SealedSecret
 from fixtures.attester import SoftTpm
@@ -250,3 +250,12 @@ def test_the_command_line_puts_them_into_the_intent() -> None:
     options = Options(("python",), "job", "lab", 0, "none", 60, 64, 4, (), {}, secrets=("b", "a", "b"))
     assert make_intent(options, code=bytes(32), environment=bytes(32)).secrets == ("a", "b")
     assert json.dumps(options.secrets)
+
+
+def test_a_value_in_place_of_a_name_is_neither_signed_nor_echoed() -> None:
+    from agent.request import Options, make_intent
+
+    options = Options(("python",), "job", "lab", 0, "none", 60, 64, 4, (), {}, secrets=("weights=hunter2",))
+    with pytest.raises(Malformed, match=r"secret\.name") as refused:
+        make_intent(options, code=bytes(32), environment=bytes(32)).to_bytes()
+    assert "hunter2" not in str(refused.value)

@@ -66,6 +66,8 @@ REFUSED: dict[str, tuple[type[Wire], bytes, str]] = {
     "intent with an output of two lines": (type(INTENT), spoil(INTENT, outputs=("a\nb",)), "intent.name"),
     "intent with an input of two lines": (type(INTENT), spoil(INTENT, inputs={"a\nb": NONCE}), "intent.name"),
     "intent with a secret of two lines": (type(INTENT), spoil(INTENT, secrets=("a\nb",)), "intent.name"),
+    "intent with a secret and its value": (type(INTENT), spoil(INTENT, secrets=("weights=hunter2",)), "secret.name"),
+    "intent with a secret without a name": (type(INTENT), spoil(INTENT, secrets=("",)), "secret.name"),
     "intent with a variable of two lines": (
         type(INTENT),
         spoil(INTENT, environment_variables={"a\nb": NONCE}),
