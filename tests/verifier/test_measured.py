@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import hashlib
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from attestation.appraise import Subject
 from attestation.audit import PASS, verify_bundle
 from attestation.bundle import Bundle, Root
 from attestation.challenge import Challenge
@@ -389,6 +391,35 @@ def test_a_long_list_is_gone_through_beside_the_loop(run: Run) -> None:
     short = other.evidence(hall.run(hall.verifier.challenge("other")), job.intent, grant=job.grant.id)
     hall.run(rehearse(hall.verifier, *read_evidence(short), job.intent, job.grant.id))
     assert len(once._outcomes) == 1
+
+
+def test_who_sends_many_long_lists_waits_for_himself(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    hall = run.hall
+    other = hall.run(hall.add_host("other", booted_alike()))
+    other.logs = Measured(other.tpm, entries=list(ENTRIES))
+    running: list[str] = []
+    together: list[set[str]] = []
+
+    def slow(_: object, subject: Subject, **__: object) -> None:
+        running.append(subject.node.name)
+        threading.Event().wait(0.2)
+        together.append(set(running))
+        assert running.count(subject.node.name) == 1
+        running.remove(subject.node.name)
+
+    monkeypatch.setattr("verifier.rehearse.appraise", slow)
+    monkeypatch.setattr("verifier.rehearse.LONG", 1)
+
+    async def send(host: Host) -> None:
+        evidence = host.evidence(await hall.verifier.challenge(host.name), run.intent)
+        await rehearse(hall.verifier, *read_evidence(evidence), run.intent)
+
+    async def all_at_once() -> None:
+        await asyncio.gather(*(send(host) for host in (run.host, run.host, run.host, other)))
+
+    hall.run(all_at_once())
+    assert len(together) == 4
+    assert {"host", "other"} in together
 
 
 def booted_alike() -> SoftTpm:
