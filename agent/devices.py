@@ -6,7 +6,6 @@ judges; bytes are handed on as the device wrote them.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -15,7 +14,6 @@ from attestation.cose import PublicKey
 from attestation.tpm.clock import ClockInfo
 from attestation.tpm.policy import Terms
 from attestation.tpm.sealing import SealedSecret
-from attestation.tpm.structures import Public
 
 
 class DeviceError(Exception):
@@ -154,23 +152,6 @@ class Tpm(Protocol):
     def close(self) -> None:
         """Give the device back: keys and sessions are flushed. Calls afterwards raise DeviceError."""
         ...
-
-
-class TpmSigner:
-    """A plain holder key as a COSE signer (`attestation.cose.Signer`); `public` is the present one's TPMT_PUBLIC."""
-
-    def __init__(self, tpm: Tpm, public: bytes) -> None:
-        self._tpm = tpm
-        self._public = Public.from_bytes(public).key
-
-    @property
-    def public(self) -> PublicKey:
-        """The holder key."""
-        return self._public
-
-    def sign(self, message: bytes) -> bytes:
-        """ES256 over `message`: r || s. Raises DeviceError."""
-        return self._tpm.sign_as_holder(hashlib.sha256(message).digest())
 
 
 class CcState(NamedTuple):

@@ -47,8 +47,8 @@ from attestation.progress import boot_of
 from attestation.reader import Reader
 from attestation.tpm.attest import Attest, NvCertifyInfo
 from attestation.tpm.identity import Ak
-from attestation.tpm.nv import WORKLOAD, WRITTEN, NvPublic, attribute_names
-from attestation.tpm.structures import Codes, Signature, verify_signature
+from attestation.tpm.nv import ATTRIBUTE_NAMES, WORKLOAD, WRITTEN, NvPublic
+from attestation.tpm.structures import Codes, Signature, attribute_names, verify_signature
 from attestation.wire import Wire, label, wire
 
 CODES = Codes(
@@ -171,7 +171,9 @@ def _certified(record: WorkloadRecord, ak: Ak, qualifying: bytes, boot: bytes) -
     if (public.index, public.name_alg, public.policy, public.size) != expected:
         raise Untrusted("tpm.workload.index", f"NV index 0x{public.index:08x} is not the one that jobs are measured in")
     if public.attributes != WORKLOAD.attributes | WRITTEN:  # (3)
-        raise Untrusted("tpm.workload.attributes", f"attributes are {attribute_names(public.attributes)}")
+        raise Untrusted(
+            "tpm.workload.attributes", f"attributes are {attribute_names(public.attributes, ATTRIBUTE_NAMES)}"
+        )
     parsed = Attest.from_bytes(record.attest, NvCertifyInfo, CODES)  # (4)
     verify_signature(ak.key, ak.scheme, Signature.from_bytes(record.signature, CODES), record.attest, CODES)  # (5)
     if parsed.qualified_signer != ak.qualified_name:  # (6)

@@ -16,7 +16,6 @@ from attestation.log import Record
 from attestation.node import ClockRecord
 
 NODE_STATES = ("pending", "active", "quarantined", "retired")
-JOB_STATES = ("issued", "running", "revoked", "ended", "denied")
 LIVE = ("issued", "running", "revoked")
 """States in which a job may still execute: it counts in :class:`Usage`."""
 

@@ -63,13 +63,6 @@ class NvPublic:
         return self.name_alg.to_bytes(2, "big") + digest(self.name_alg, self.to_bytes())
 
 
-def attribute_names(attributes: int) -> str:
-    """The set bits of a TPMA_NV in words, for people; the type of index and unknown bits as a number."""
-    names = [name for bit, name in ATTRIBUTE_NAMES.items() if attributes & bit]
-    rest = attributes & ~sum(ATTRIBUTE_NAMES)
-    return ", ".join(names + [f"0x{rest:08x}"] * bool(rest)) or "none"
-
-
 WORKLOAD = NvPublic(
     0x01800100,
     ALG_SHA256,

@@ -9,6 +9,7 @@ reason codes (`Codes`), so that a refusal says what was presented.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Self
@@ -87,10 +88,10 @@ DEFAULT_EXPONENT = 65537
 CryptoKey = rsa.RSAPublicKey | ec.EllipticCurvePublicKey
 
 
-def attribute_names(attributes: int) -> str:
-    """The set bits of a TPMA_OBJECT in words, for people; unknown bits as a number."""
-    names = [name for bit, name in ATTRIBUTE_NAMES.items() if attributes & bit]
-    rest = attributes & ~sum(ATTRIBUTE_NAMES)
+def attribute_names(attributes: int, known: Mapping[int, str] = ATTRIBUTE_NAMES) -> str:
+    """The set bits of a TPMA_OBJECT (or of what `known` names) in words, for people; other bits as a number."""
+    names = [name for bit, name in known.items() if attributes & bit]
+    rest = attributes & ~sum(known)
     return ", ".join(names + [f"0x{rest:08x}"] * bool(rest)) or "none"
 
 

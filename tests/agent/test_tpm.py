@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.devices import DeviceError, DeviceTimeout, Tpm, TpmSigner
+from agent.devices import DeviceError, DeviceTimeout, Tpm
 from agent.tpm import EsysTpm
 from attestation import cose
 from attestation.errors import Untrusted
@@ -25,6 +25,7 @@ from attestation.tpm.structures import ALG_SHA1, ALG_SHA256, ALG_SHA384
 from fixtures.attester import SoftTpm
 from fixtures.ca import TestCa
 from fixtures.swtpm import Swtpm, manufacture
+from fixtures.tpm_signer import TpmSigner
 
 CA = TestCa()
 AT = datetime(2026, 11, 22, tzinfo=UTC)

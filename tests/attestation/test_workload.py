@@ -14,6 +14,7 @@ from attestation.tpm.attest import Attest, NvCertifyInfo
 from attestation.tpm.clock import ClockInfo
 from attestation.tpm.identity import verify_ak
 from attestation.tpm.nv import (
+    ATTRIBUTE_NAMES,
     AUTH_READ,
     CLEAR_STCLEAR,
     NO_DA,
@@ -25,9 +26,8 @@ from attestation.tpm.nv import (
     WORKLOAD,
     WRITTEN,
     NvPublic,
-    attribute_names,
 )
-from attestation.tpm.structures import ALG_SHA1, ALG_SHA384, GENERATED, ST_CERTIFY, ST_NV, ST_QUOTE
+from attestation.tpm.structures import ALG_SHA1, ALG_SHA384, GENERATED, ST_CERTIFY, ST_NV, ST_QUOTE, attribute_names
 from attestation.workload import (
     BEGINNING,
     CODES,
@@ -346,6 +346,9 @@ def test_the_structures_have_one_encoding() -> None:
 
 
 def test_attributes_are_told_in_words() -> None:
-    assert attribute_names(0) == "none"
-    assert attribute_names(WORKLOAD.attributes).endswith("clearSTClear, 0x00000040")
-    assert attribute_names(OWNER_WRITE | OWNER_READ | AUTH_READ | NO_DA) == "ownerWrite, ownerRead, authRead, noDA"
+    assert attribute_names(0, ATTRIBUTE_NAMES) == "none"
+    assert attribute_names(WORKLOAD.attributes, ATTRIBUTE_NAMES).endswith("clearSTClear, 0x00000040")
+    assert (
+        attribute_names(OWNER_WRITE | OWNER_READ | AUTH_READ | NO_DA, ATTRIBUTE_NAMES)
+        == "ownerWrite, ownerRead, authRead, noDA"
+    )

@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 from typing_extensions import override
 
-from agent.devices import Approved, DeviceError, TpmSigner
+from agent.devices import Approved, DeviceError
 from attestation.audit import verify_bundle
 from attestation.bundle import Root
 from attestation.cose import ES256, SoftwareSigner
@@ -26,6 +26,7 @@ from attestation.problem import DRAIN, Denial
 from attestation.tpm.enforced import terms_of
 from attestation.tpm.sealing import MOST
 from fixtures.attester import SoftTpm
+from fixtures.tpm_signer import TpmSigner
 from tests.verifier.hall import CA, Hall, Host, allowed, denied, leased
 from verifier.bundles import make_bundle
 from verifier.changes import Unit

@@ -97,11 +97,6 @@ def signature_valid(seen: Seen) -> bool:
     return True
 
 
-def chain_valid(seen: Seen) -> bool:
-    """Whether the product makes a device of the chain."""
-    return isinstance(seen.device, Device)
-
-
 def links_valid(seen: Seen) -> list[bool]:
     """Whether each certificate, as sent, is issued by the next one."""
     return [_issued(below, above) for below, above in zip(seen.sent, seen.sent[1:], strict=False)]

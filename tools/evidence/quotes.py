@@ -25,7 +25,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import load_der_public_key, load_pem_public_key
 
-from attestation.tpm.structures import ALG_RSASSA, ALG_SHA256, GENERATED, sized
+from attestation.tpm.structures import ALG_RSASSA, ALG_SHA256, GENERATED
 from attestation.tpm.structures import Signature as TpmSignature
 
 MAGIC = GENERATED.to_bytes(4, "big")
@@ -100,7 +100,6 @@ def _part(data: bytes) -> Part | None:
     return Part("pcrs", data) if _pcr_file(data) else None
 
 
-_SELECTION = struct.Struct("<HBx4sx")
 _LIST, _DIGESTS = 16, 8
 
 
@@ -341,8 +340,3 @@ def key_of(part: Part) -> object:
         return load_pem_public_key(part.data)
     except _BROKEN as error:
         raise Unknown(str(error)) from error
-
-
-def tpm2b(public: bytes) -> bytes:
-    """TPM2B_PUBLIC, as tpm2-tools reads it."""
-    return sized(public)

@@ -51,10 +51,10 @@ def read(text: str, where: str = "boot policy") -> BootPolicy:
     if unknown:
         raise Malformed("ref.document", f"{where}: unknown name {unknown[0]!r}")
     found: dict[str, Any] = {name: _flag(table, name, where) for name in FLAGS}
-    found |= {name: _texts(table.get(name, []), name, where) for name in WORDS}
+    found |= {name: toml.texts(table.get(name, []), name, where) for name in WORDS}
     found |= {name: _number(table[name], name, where) for name in NUMBERS if name in table}
     found |= {name: _digests(table[name], name, where) for name in DIGESTS if name in table}
-    found |= {name: _texts(table[name], name, where) for name in TEXTS if name in table}
+    found |= {name: toml.texts(table[name], name, where) for name in TEXTS if name in table}
     if SECTIONS in table:
         found[SECTIONS] = _sections(table[SECTIONS], where)
     return BootPolicy.from_bytes(BootPolicy(**found).to_bytes())
@@ -78,37 +78,27 @@ def _plain(value: bytes | str) -> str:
     return value.hex() if isinstance(value, bytes) else value
 
 
-def _wrong(name: str, wanted: str, where: str) -> Malformed:
-    return Malformed("ref.document", f"{where}: {name} must be {wanted}")
-
-
 def _flag(table: Mapping[str, Any], name: str, where: str) -> bool:
     value = table.get(name)
     if not isinstance(value, bool):
-        raise _wrong(name, "true or false", where)
+        raise toml.wrong(name, "true or false", where)
     return value
 
 
 def _number(value: object, name: str, where: str) -> int:
     if type(value) is not int:
-        raise _wrong(name, "a whole number", where)
+        raise toml.wrong(name, "a whole number", where)
     return value
-
-
-def _texts(value: object, name: str, where: str) -> tuple[str, ...]:
-    if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
-        raise _wrong(name, "a list of texts", where)
-    return tuple(sorted(set(value), key=str.encode))
 
 
 def _digests(value: object, name: str, where: str) -> tuple[bytes, ...]:
     try:
-        return tuple(sorted({bytes.fromhex(each) for each in _texts(value, name, where)}))
+        return tuple(sorted({bytes.fromhex(each) for each in toml.texts(value, name, where)}))
     except ValueError as error:
-        raise _wrong(name, "a list of digests in hexadecimal", where) from error
+        raise toml.wrong(name, "a list of digests in hexadecimal", where) from error
 
 
 def _sections(value: object, where: str) -> dict[str, tuple[bytes, ...]]:
     if not isinstance(value, dict):
-        raise _wrong(SECTIONS, "a table of digests by the section's name", where)
+        raise toml.wrong(SECTIONS, "a table of digests by the section's name", where)
     return {name: _digests(found, f"{SECTIONS}.{name}", where) for name, found in value.items()}

@@ -68,9 +68,9 @@ def read(text: str, where: str = "rules", beside: Path | None = None) -> ImaPoli
     if unknown:
         raise Malformed("ref.document", f"{where}: unknown name {unknown[0]!r}")
     changes = _take({name: table[name] for name in _SHORT if name in table}, _SHORT, where)
-    changes |= {name: _words(table[name], name, where) for name in _WORDS if name in table}
+    changes |= {name: toml.texts(table[name], name, where) for name in _WORDS if name in table}
     changes[_DENIED] = tuple(
-        sorted({_hex(each, _DENIED, where) for each in _words(table.get(_DENIED, []), _DENIED, where)})
+        sorted({_hex(each, _DENIED, where) for each in toml.texts(table.get(_DENIED, []), _DENIED, where)})
     )
     changes["rules"] = _each(table, "rule", where, _rule)
     changes["keys"] = _each(table, "key", where, lambda row, at: _key(row, at, beside))
@@ -112,27 +112,17 @@ def named(text: str) -> bytes:
     return text.encode()
 
 
-def _wrong(name: str, wanted: str, where: str) -> Malformed:
-    return Malformed("ref.document", f"{where}: {name} must be {wanted}")
-
-
-def _words(value: object, name: str, where: str) -> tuple[str, ...]:
-    if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
-        raise _wrong(name, "a list of texts", where)
-    return tuple(sorted(set(value), key=str.encode))
-
-
 def _hex(text: str, name: str, where: str) -> bytes:
     try:
         return bytes.fromhex(text)
     except ValueError as error:
-        raise _wrong(name, "hexadecimal", where) from error
+        raise toml.wrong(name, "hexadecimal", where) from error
 
 
 def _each(table: Mapping[str, Any], name: str, where: str, read: Callable[[dict[str, Any], str], T]) -> tuple[T, ...]:
     rows = table.get(name, [])
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise _wrong(name, f"written as [[{name}]]", where)
+        raise toml.wrong(name, f"written as [[{name}]]", where)
     return tuple(read(row, f"{where}: {name} {number}") for number, row in enumerate(rows, 1))
 
 
@@ -143,7 +133,7 @@ def _take(row: dict[str, Any], names: Mapping[str, type[Any]], where: str) -> di
         raise Malformed("ref.document", f"{where}: unknown name {unknown[0]!r}")
     for name, value in row.items():
         if type(value) is not names[name]:
-            raise _wrong(name, names[name].__name__, where)
+            raise toml.wrong(name, names[name].__name__, where)
     return row
 
 
@@ -157,7 +147,7 @@ def _rule(row: dict[str, Any], where: str) -> ImaRule:
     found = _take(row, {"kind": str, "path": str, "unchecked": list}, where)
     _need(found, where, "kind", "path", "unchecked")
     return ImaRule(
-        kind=found["kind"], path=named(found["path"]), unchecked=_words(found["unchecked"], "unchecked", where)
+        kind=found["kind"], path=named(found["path"]), unchecked=toml.texts(found["unchecked"], "unchecked", where)
     )
 
 
@@ -186,5 +176,5 @@ def _key_file(name: str, where: str, beside: Path | None) -> bytes:
 def _buffer(row: dict[str, Any], where: str) -> ImaBuffer:
     found = _take(row, {"name": str, "digests": list, "unchecked": bool}, where)
     _need(found, where, "name")
-    digests = {_hex(each, "digests", where) for each in _words(found.get("digests", []), "digests", where)}
+    digests = {_hex(each, "digests", where) for each in toml.texts(found.get("digests", []), "digests", where)}
     return ImaBuffer(name=named(found["name"]), digests=tuple(sorted(digests)), unchecked=found.get("unchecked", False))

@@ -21,6 +21,18 @@ def read(text: str, where: str = "document") -> dict[str, Any]:
         raise Malformed("ref.document", f"{where}: {error}") from error
 
 
+def wrong(name: str, wanted: str, where: str) -> Malformed:
+    """What to raise where ``name`` in the document ``where`` is not what it must be."""
+    return Malformed("ref.document", f"{where}: {name} must be {wanted}")
+
+
+def texts(value: object, name: str, where: str) -> tuple[str, ...]:
+    """A list of texts, each once and in order. Raises ``Malformed("ref.document")``."""
+    if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
+        raise wrong(name, "a list of texts", where)
+    return tuple(sorted(set(value), key=str.encode))
+
+
 def write(table: Mapping[str, Any], comments: Mapping[str, str] | None = None) -> str:
     """``table`` as TOML: texts, whole numbers, truth values, lists of these, tables and lists of tables.
 

@@ -46,7 +46,6 @@ IMA, NG, SIG, BUF, MODSIG, NGV2, SIGV2 = (
     b"ima-ngv2",
     b"ima-sigv2",
 )
-TEMPLATES = (IMA, NG, SIG, BUF, MODSIG, NGV2, SIGV2)
 SHA1_SIZE: Final = 20
 
 MAX_NAME: Final = 4096
