@@ -20,7 +20,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeVar
 
@@ -304,6 +304,7 @@ class EsysTpm:
             return future.result(self._deadline)
         except TimeoutError as error:
             future.cancel()
+            future.add_done_callback(_forget)
             raise DeviceTimeout("tpm.device.timeout", f"no answer within {self._deadline:g} s") from error
 
     def _run(self, work: Callable[[_Link], T], end: float) -> T:
@@ -333,6 +334,13 @@ class EsysTpm:
         if self._holder is None:
             raise DeviceError("tpm.device.refused", "there is no holder key: create or load one first")
         return link.key(ESYS_TR.OWNER, self._holder)
+
+
+def _forget(late: Future[Any]) -> None:
+    """Overwrite secrets that came when nobody waited for them any more."""
+    if not late.cancelled() and late.exception() is None and isinstance(late.result(), list):
+        for secret in late.result():
+            secret[:] = bytes(len(secret))
 
 
 def _selection(bank: int, pcrs: Sequence[int]) -> Any:

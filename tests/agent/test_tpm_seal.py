@@ -3,6 +3,7 @@
 import ctypes
 import gc
 import os
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -252,6 +253,25 @@ def test_where_one_does_not_open_the_others_are_overwritten(tpm: EsysTpm, monkey
     monkeypatch.setattr(tpm_seal, "_taken", keep)
     with pytest.raises(DeviceError):
         tpm.unseal([secret, changed("duplicate")(secret)], approved)
+    assert taken == [bytearray(MOST)]
+
+
+def test_secrets_that_come_too_late_are_overwritten(swtpm: Swtpm, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken, take, late = list[bytearray](), tpm_seal._taken, threading.Event()
+    slow = EsysTpm(swtpm.tcti, deadline=1)
+    _, secret, approved = from_afar(slow)
+
+    def keep(data: Any) -> bytearray:
+        taken.append(take(data))
+        late.wait(5)
+        return taken[-1]
+
+    monkeypatch.setattr(tpm_seal, "_taken", keep)
+    with pytest.raises(DeviceError, match=r"tpm\.device\.timeout"):
+        slow.unseal([secret], approved)
+    assert any(taken[0])
+    late.set()
+    slow.close()
     assert taken == [bytearray(MOST)]
 
 
