@@ -128,6 +128,17 @@ def test_a_memory_file_cannot_be_sealed_against_being_emptied() -> None:
     os.close(descriptor)
 
 
+def test_what_somebody_keeps_of_its_pages_is_overwritten() -> None:
+    """A pipe into which the file was spliced holds the page itself, also when the file is cut."""
+    descriptor, (reading, writing) = memory.make("weights"), os.pipe()
+    memory.fill(descriptor, bytearray(KEY))
+    assert os.splice(descriptor, writing, len(KEY), offset_src=0) == len(KEY)
+    memory.empty(descriptor)
+    assert os.read(reading, 99) == bytes(len(KEY))
+    for each in (descriptor, reading, writing):
+        os.close(each)
+
+
 def test_a_program_that_the_job_starts_inherits_what_it_wants_to_hand_on(holder: Make) -> None:
     source = (
         "import os, subprocess, sys\n"
