@@ -13,7 +13,8 @@ that has nothing to look at (a denied request has no grant) says so, and passes.
  8. evidence: the holder key of the node has signed each evidence that was accepted; no two answer one challenge.
  9. grant: the pinned grant key has signed the grant that the decision names; a denied request has none.
 10. receipt: the log has promised that decision in the grant, and beside it each record that issued nothing.
-11. agreement: grant, decision, intent and evidence name the same intent, policy, references, node, keys and challenge.
+11. agreement: grant, decision, intent and evidence name the same intent, policy, references, node, keys, secrets
+    and challenge.
 12. leases: signed, in the log, each following the one before, each for evidence that answers its challenge, and each
     counted from the moment that this challenge was issued.
 13. consistency: each tree that a receipt speaks of is a prefix of the checkpoint's: the log was not rewritten since.
@@ -35,21 +36,21 @@ newest one, or the one that others were shown (whoever keeps another one, or a r
 consistency).
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from attestation import grant as grants
 from attestation import merkle, rederive
+from attestation.audited import Audited, Nothing
 from attestation.bundle import Bundle, Root
 from attestation.challenge import Challenge
-from attestation.claims import Claims
 from attestation.cose import RECEIPTS, Header, verify_sign1
 from attestation.errors import InterlockError, Malformed, Untrusted
 from attestation.evidence import MAX_SIZE as MAX_EVIDENCE
 from attestation.evidence import TYP as EVIDENCE
-from attestation.evidence import Evidence, read_evidence
+from attestation.evidence import Evidence
 from attestation.grant import Grant, holder_key
-from attestation.intent import Intent, verify_intent
+from attestation.intent import verify_intent
 from attestation.keys import PublicKey
 from attestation.lease import Lease, read_lease, verify_lease
 from attestation.log import Checkpoint, Note, Promise, Record, leaf_hash, verify_checkpoint, verify_receipt
@@ -80,50 +81,9 @@ class Check:
         return self.outcome in (PASS, NOTHING)
 
 
-class Nothing(str):
-    """What a check says that had nothing to look at."""
-
-    __slots__ = ()
-
-
-@dataclass(slots=True)
-class _Audit:
-    """What the checks have established so far, each part set by the check that proves it."""
-
-    data: bytes
-    root: Root
-    bundle: Bundle = field(init=False)
-    checkpoint: Checkpoint = field(init=False)
-    records: list[Record] = field(init=False)
-    archive: Archive = field(init=False)
-    intent: Intent = field(init=False)
-    grant: Grant | None = None
-    receipts: Header = field(default_factory=dict)
-    trees: dict[int, bytes] = field(default_factory=dict)
-    challenges: dict[bytes, Challenge] = field(default_factory=dict)
-    claims: dict[int | None, Claims] = field(default_factory=dict)
-    leases: dict[int | None, Lease] = field(default_factory=dict)
-
-    def accepted(self, kind: str) -> Iterator[tuple[int, Record]]:
-        """Place in the bundle and record of everything of a kind that was allowed or issued."""
-        return ((n, r) for n, r in enumerate(self.records) if r.kind == kind and r.outcome in ACCEPTED)
-
-    def evidence(self, record: Record) -> Evidence:
-        """The evidence that a record names."""
-        return read_evidence(self.archive.named(record, "evidence"))[0]
-
-    @property
-    def granting(self) -> tuple[int, Record] | None:
-        """The decision that allowed the job, if one did."""
-        allowed = list(self.accepted("decision"))
-        if len(allowed) > 1:
-            raise Untrusted("bundle.grant", f"{len(allowed)} decisions allow one job")
-        return allowed[0] if allowed else None
-
-
 def verify_bundle(data: bytes, root: Root) -> list[Check]:
     """All numbered checks of the bundle with these bytes, in order. Never raises for what is in the bundle."""
-    audit, checks, failed = _Audit(data, root), list[Check](), False
+    audit, checks, failed = Audited(data, root), list[Check](), False
     for number, (name, step, meaning) in enumerate(_STEPS, 1):
         if failed:
             checks.append(Check(number, name, NOT_RUN, "", meaning))
@@ -138,19 +98,19 @@ def verify_bundle(data: bytes, root: Root) -> list[Check]:
     return checks
 
 
-def _parse(audit: _Audit) -> str:
+def _parse(audit: Audited) -> str:
     audit.bundle = Bundle.from_bytes(audit.data)
     return f"job {audit.bundle.job.hex()}, {len(audit.data)} bytes"
 
 
-def _checkpoint(audit: _Audit) -> str:
+def _checkpoint(audit: Audited) -> str:
     note = audit.bundle.checkpoint
     origin = Checkpoint.from_bytes(Note.from_bytes(note).text.encode()).origin
     audit.checkpoint = verify_checkpoint(note, audit.root.log, origin)
     return f"log {origin}, {audit.checkpoint.size} entries"
 
 
-def _records(audit: _Audit) -> str:
+def _records(audit: Audited) -> str:
     audit.records = [Record.from_bytes(leaf.record) for leaf in audit.bundle.leaves]
     for record in audit.records:
         if record.job != audit.bundle.job:
@@ -158,7 +118,7 @@ def _records(audit: _Audit) -> str:
     return f"{len(audit.records)} records"
 
 
-def _inclusion(audit: _Audit) -> str:
+def _inclusion(audit: Audited) -> str:
     size, root = audit.checkpoint.size, audit.checkpoint.root
     for number, leaf in enumerate(audit.bundle.leaves):
         try:
@@ -168,7 +128,7 @@ def _inclusion(audit: _Audit) -> str:
     return f"{len(audit.records)} of {len(audit.records)} records are in the log"
 
 
-def _sequence(audit: _Audit) -> str:
+def _sequence(audit: Audited) -> str:
     numbers = [record.sequence or 0 for record in audit.records]
     total = max(numbers) + 1
     missing = sorted(set(range(min(total, len(numbers)))) - set(numbers))
@@ -181,7 +141,7 @@ def _sequence(audit: _Audit) -> str:
     return f"{total} without a gap; the last is {last.kind}: {last.outcome}"
 
 
-def _archive(audit: _Audit) -> str:
+def _archive(audit: Audited) -> str:
     audit.archive = Archive(audit.bundle.blobs())
     named = {digest: name for record in audit.records for name, digest in record.digests.items()}
     missing = sorted(name for digest, name in named.items() if digest not in audit.archive.blobs)
@@ -192,7 +152,7 @@ def _archive(audit: _Audit) -> str:
     return f"{len(named)} pieces"
 
 
-def _intent(audit: _Audit) -> str:
+def _intent(audit: Audited) -> str:
     believed = [r for r in audit.records if {"intent", "submitter", "claims"} <= r.digests.keys()]
     for record in believed:
         submitter = Submitter.from_bytes(audit.archive.named(record, "submitter"))
@@ -205,7 +165,7 @@ def _intent(audit: _Audit) -> str:
     return "signed by the submitter that the records name" if believed else Nothing("no known submitter")
 
 
-def _evidence(audit: _Audit) -> str:
+def _evidence(audit: Audited) -> str:
     seen: dict[bytes, bytes] = {}
     asked = (audit.archive.named(record, "challenge") for record in audit.records if "challenge" in record.digests)
     audit.challenges = {challenge.nonce: challenge for challenge in map(Challenge.from_bytes, asked)}
@@ -221,7 +181,7 @@ def _evidence(audit: _Audit) -> str:
     return f"{len(seen)} pieces, each for its own challenge" if seen else Nothing("no evidence was accepted")
 
 
-def _grant(audit: _Audit) -> str:
+def _grant(audit: Audited) -> str:
     token, granting = audit.bundle.grant, audit.granting
     if token is None or granting is None:
         if token is not None or granting is not None or audit.bundle.leases:
@@ -237,7 +197,7 @@ def _grant(audit: _Audit) -> str:
     return f"issued by {grant.issuer} to {grant.node}, assurance {grant.assurance}, binding {grant.binding}"
 
 
-def _receipt(audit: _Audit) -> str:
+def _receipt(audit: Audited) -> str:
     for place, (leaf, record) in enumerate(zip(audit.bundle.leaves, audit.records, strict=True)):
         carried = record.kind in _ISSUING and record.outcome in ACCEPTED
         if carried == (leaf.receipt is not None):
@@ -259,7 +219,7 @@ def _only_receipt(header: Header) -> bytes:
             raise Malformed("grant.receipt", "a grant or lease carries exactly one receipt")
 
 
-def _verify_receipt(audit: _Audit, receipt: bytes, place: int) -> Promise:
+def _verify_receipt(audit: Audited, receipt: bytes, place: int) -> Promise:
     """What a receipt for the record at a place in the bundle says; its tree is remembered for the consistency check."""
     leaf = audit.bundle.leaves[place]
     promise = verify_receipt(receipt, leaf_hash(leaf.record), audit.root.log)
@@ -270,7 +230,7 @@ def _verify_receipt(audit: _Audit, receipt: bytes, place: int) -> Promise:
     return promise
 
 
-def _agreement(audit: _Audit) -> str:
+def _agreement(audit: Audited) -> str:
     if audit.grant is None or audit.granting is None:
         return Nothing("no grant: the request was denied")
     grant, record = audit.grant, audit.granting[1]
@@ -298,7 +258,7 @@ def _agreement(audit: _Audit) -> str:
     return f"on {len(pairs)} points"
 
 
-def _leases(audit: _Audit) -> str:
+def _leases(audit: Audited) -> str:
     issued = list(audit.accepted("lease"))
     if len(issued) != len(audit.bundle.leases):
         raise Untrusted("bundle.leases", f"{len(audit.bundle.leases)} leases, the records name {len(issued)}")
@@ -318,7 +278,7 @@ def _leases(audit: _Audit) -> str:
     return f"{len(issued)} leases, each follows the one before" if issued else Nothing("no lease: nothing ran")
 
 
-def _consistency(audit: _Audit) -> str:
+def _consistency(audit: Audited) -> str:
     last, proofs = audit.checkpoint, {proof.size: proof.path for proof in audit.bundle.consistency}
     differ = sorted(audit.trees.keys() ^ proofs.keys())
     if differ:
@@ -329,7 +289,7 @@ def _consistency(audit: _Audit) -> str:
     return f"the trees of all receipts ({len(proofs)}) are prefixes of the checkpoint's"
 
 
-def _report(audit: _Audit) -> str:
+def _report(audit: Audited) -> str:
     reports = [record for record in audit.records if record.kind == "report"]
     if not reports:
         return Nothing("no report yet" if audit.grant else "no report: the request was denied")
@@ -342,14 +302,14 @@ def _report(audit: _Audit) -> str:
     return f"exit {report.exit_code}, {len(report.outputs)} outputs, {len(report.halts)} halts"
 
 
-def _appraisal(audit: _Audit) -> str:
+def _appraisal(audit: Audited) -> str:
     judged = [record for record in audit.records if rederive.is_judgement(record)]
     audit.claims = {record.sequence: rederive.verify_claims(audit.archive, record) for record in judged}
     _stated(audit)
     return f"{len(judged)} times the same claims" if judged else Nothing("no evidence was appraised")
 
 
-def _stated(audit: _Audit) -> None:
+def _stated(audit: Audited) -> None:
     """Check that the grant states the claims that it was decided on, and that the leases are for its devices."""
     if audit.grant is None or audit.granting is None:
         return
@@ -363,7 +323,7 @@ def _stated(audit: _Audit) -> None:
             verify_lease_stated(audit.leases[record.sequence], claims, audit.grant, at=record.time)
 
 
-def _decision(audit: _Audit) -> str:
+def _decision(audit: Audited) -> str:
     further: set[str] = set()
     for record in audit.records:
         if record.sequence in audit.claims:
@@ -378,7 +338,7 @@ def _decision(audit: _Audit) -> str:
     return f"{len(audit.claims)} times the same outcome{moment}"
 
 
-_STEPS: Sequence[tuple[str, Callable[[_Audit], str], str]] = (
+_STEPS: Sequence[tuple[str, Callable[[Audited], str], str]] = (
     ("parse", _parse, "The file is no bundle, was cut short, or was altered."),
     ("checkpoint", _checkpoint, "The pinned log did not sign this state of the log."),
     ("records", _records, "A record is not one of this job."),
