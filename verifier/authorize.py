@@ -3,7 +3,8 @@
 1. Intent and evidence are read strictly, and not believed yet.
 2. What others say about the devices in the evidence is gathered (:mod:`verifier.gather`). A long measurement list is
    looked at beside what else goes on (:mod:`verifier.rehearse`).
-3. The challenge that the evidence answers tells the node, the intent's header tells the submitter.
+3. The challenge that the evidence answers tells the node, whose holder key has to obey the policy key of now
+   (:mod:`verifier.permit`); the intent's header tells the submitter.
 4. Signatures, quote, devices, the host's state and the policy are judged (:mod:`verifier.judge`): a pure function.
    Every job that the host's TPM has measured has to be one that was granted (:mod:`verifier.measured`).
 5. One unit, all or nothing: the challenge and the intent are used up, all inputs are archived, and the decision is in
