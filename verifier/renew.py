@@ -1,8 +1,9 @@
 """Renew: is it still true? Fresh evidence for a running job is judged like the first, and gives the next lease or none.
 
 1. The evidence is read strictly, and not believed yet. It names its grant, the log remembers what that grant was for.
-2. As in :mod:`verifier.authorize`, evidence and facts are judged anew (:mod:`verifier.judge`), under the policy, the reference values and what others
-   say about the devices now. Every job that was measured since has to be one that was granted.
+2. Evidence and facts are judged anew (:mod:`verifier.judge`, in the steps of :mod:`verifier.authorize`), under the
+   policy, the policy key, the reference values and what others say about the devices now. Every job that was measured
+   since has to be one that was granted.
 3. The grant still lives: not revoked, not ended, not past its time or its number of renewals, its last lease ended no
    longer ago than the hold time, its host is still in the boot that was granted, and no GPU or switch answers that
    did not when it was granted: another one may be as genuine, and the job never ran on it.
