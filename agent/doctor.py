@@ -136,14 +136,21 @@ def _event_log(settings: Settings) -> Iterator[Finding]:
     elif os.access(settings.event_log_file, os.R_OK):
         yield Finding("event-log", OK, str(settings.event_log_file))
     else:
-        yield Finding("event-log", WARN, "not there", "mount securityfs and boot by UEFI; PCRs are proven without it")
+        yield Finding(
+            "event-log",
+            WARN,
+            f"no {settings.event_log_file}",
+            "mount securityfs and boot by UEFI; PCRs are proven without it",
+        )
 
 
 def _ima(settings: Settings) -> Iterator[Finding]:
     if os.access(settings.ima_file, os.R_OK):
-        yield Finding("ima", OK, "the kernel measures what it executes")
+        yield Finding("ima", OK, f"the kernel measures what it executes: {settings.ima_file}")
     else:
-        yield Finding("ima", WARN, "not active", "optional, later: boot with ima_policy=tcb ima_hash=sha256")
+        yield Finding(
+            "ima", WARN, f"no {settings.ima_file}", "optional, later: boot with ima_policy=tcb ima_hash=sha256"
+        )
 
 
 def _clock(_settings: Settings) -> Iterator[Finding]:

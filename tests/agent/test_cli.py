@@ -259,6 +259,9 @@ def test_what_the_doctor_finds_wrong(host: Agent, monkeypatch: pytest.MonkeyPatc
     host.write(event_log=False)
     seen = levels(host.file)
     assert (seen["clock"], seen["event-log"]) == ("ok", "warn")
+    host.write(event_log_file="/no/log", ima_file="/no/list")
+    text = {each.name: each.seen for each in doctor.examine(host.file)}
+    assert (text["event-log"], text["ima"]) == ("no /no/log", "no /no/list")
 
 
 def test_a_host_without_control_groups_cannot_run_jobs(host: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
