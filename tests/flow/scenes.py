@@ -23,7 +23,7 @@ from fixtures.outside import held_secret, pause, wait_for
 from fixtures.program import LabError
 
 Ending = dict[str, Any]
-HOLD_SECONDS: Final = 12
+HOLD_SECONDS: Final = 20
 """Of the scene of silence: time enough for a verifier to start again on a machine that has other things to do."""
 _LEASE_AND_MORE: Final = 40.0
 SECRET: Final = bytes(range(32))
