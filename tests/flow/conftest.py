@@ -12,9 +12,12 @@ from typing import Any
 import pytest
 
 from fixtures.beats import BeatLab
-from tests.flow.scenes import SCENES, Disk, Host, Secret, Silence
+from tests.flow import scenes as played
+from tests.flow.scenes import Disk, Host, Secret, Silence
+from tests.flow.scenes_lease import Lapse, play_lapse
 
 SCENE_SECONDS = 100.0
+SCENES = {**played.SCENES, "lapse": play_lapse}
 
 
 @pytest.fixture(scope="session")
@@ -57,4 +60,11 @@ def disk(scenes: dict[str, Future[Any]]) -> Disk:
 def secret(scenes: dict[str, Future[Any]]) -> Secret:
     """A job held a secret while its agent was stopped."""
     found: Secret = scenes["secret"].result(SCENE_SECONDS)
+    return found
+
+
+@pytest.fixture(scope="session")
+def lapse(scenes: dict[str, Future[Any]]) -> Lapse:
+    """Leases ended, once for a while and once for good, and somebody with root used the host's key."""
+    found: Lapse = scenes["lapse"].result(SCENE_SECONDS)
     return found
