@@ -78,6 +78,14 @@ def test_what_belongs_to_another_machine_is_refused(targets: list[Target]) -> No
             mine.verify(other.data)
 
 
+def test_a_quote_whose_values_are_gone_is_refused(targets: list[Target]) -> None:
+    held = [target for target in targets if target.name.endswith(".values")]
+    assert held
+    for target in held:
+        with pytest.raises(InterlockError, match="tpm.pcr.uncovered"):
+            target.verify(b"")
+
+
 def test_a_fact_of_a_list_that_is_missed_is_a_violation(targets: list[Target]) -> None:
     log = find(targets, "log", "sha256", "rhel8")
     genuine = log.verify(log.data)

@@ -251,8 +251,11 @@ def _recorded(case: str, found: Found) -> Iterator[Target]:
 
 
 def _proven(found: Found, part: str, data: bytes) -> object:
+    """Values that were there have to be there: without any, a recorded quote would be verified by its key alone."""
     changed: dict[str, Any] = {part: read_values(data) if part == "values" else data}
     now = replace(found, **changed)
+    if found.values and not now.values:
+        raise Untrusted("tpm.pcr.uncovered", "the quote comes without a PCR value")
     quote = presented.verify_recorded(now)
     covered = {pcr for selection in quote.info.selections for pcr in selection.pcrs}
     return quote, {pcr: value for pcr, value in now.values.items() if pcr in covered}
