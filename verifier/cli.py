@@ -16,7 +16,6 @@ from attestation.errors import InterlockError, Malformed, Untrusted
 from attestation.reasons import explain
 from verifier import cli_anchors, cli_collateral, cli_refs, cli_refs_boot, cli_refs_ima, cli_rules, cli_secrets
 from verifier.keys import POLICY, ROOT, create_keys, create_policy_key
-from verifier.service import serve
 from verifier.settings import ServiceSettings, read_settings, write_settings
 from verifier.show import show
 from verifier.terminal import HOME, Dir, Json, Why, call, err, out
@@ -124,6 +123,8 @@ def serve_(
     port: Annotated[int, typer.Option(min=-1, max=65535, help="Instead of the port; 0 takes any.")] = -1,
 ) -> None:
     """Run the service until SIGTERM. One line on standard output says when it is ready."""
+    from verifier.service import serve
+
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     settings = read_settings(directory or dir_)

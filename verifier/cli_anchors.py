@@ -8,8 +8,6 @@ import typer
 
 from attestation.claims import ASSURANCES
 from attestation.errors import Malformed
-from verifier.anchorfiles import Given, keep, look
-from verifier.anchors import load_anchors
 from verifier.show import show
 from verifier.terminal import Json, out
 
@@ -30,6 +28,8 @@ def anchors_import(
     as_json: Json = False,
 ) -> None:
     """Put roots, the authorities below them and revocation lists into a policy directory, and say whose they are."""
+    from verifier.anchorfiles import Given, keep, look
+
     if assurance and assurance not in ASSURANCES:
         raise Malformed("anchor.assurance", f"{assurance!r} is not one of {', '.join(ASSURANCES)}")
     items = look(files, policies, Given(name, assurance), at=datetime.now(UTC))
@@ -40,6 +40,8 @@ def anchors_import(
 @anchors.command("list")
 def anchors_list(*, policies: Policies = Path("policies"), as_json: Json = False) -> None:
     """The anchors of a policy directory, and how many issuers and revocation lists are kept beside them."""
+    from verifier.anchors import load_anchors
+
     found = load_anchors(policies)
     rows = [{"name": entry.name, "assurance": entry.assurance} for entry in found.entries]
     summary = {"anchors": rows, "issuers": len(found.issuers or ()), "lists": len(found.crls or ())}

@@ -8,9 +8,6 @@ from typing import Annotated, Any
 import typer
 
 from attestation.errors import Malformed
-from attestation.policy import Policy
-from verifier import policycases, policyfiles
-from verifier.anchors import load_anchors
 from verifier.show import show
 from verifier.terminal import HOME, Dir, Json, Why, call, out
 
@@ -26,6 +23,8 @@ Folder = Annotated[Path, typer.Argument(metavar="PATH", help="The policy directo
 @policy.command("lint")
 def policy_lint(path: Folder, *, as_json: Json = False) -> None:
     """Say what is wrong with a policy directory, by file and line. Exit code 1 where anything is."""
+    from verifier import policyfiles
+
     found = policyfiles.lint(path)
     if as_json or not found:
         show(out, [asdict(finding) for finding in found] if as_json else "nothing to correct", as_json=as_json)
@@ -40,6 +39,8 @@ def policy_lint(path: Folder, *, as_json: Json = False) -> None:
 @policy.command("test")
 def policy_test(path: Folder, *, as_json: Json = False) -> None:
     """Decide the cases of cases.toml and compare. Exit code 1 where one differs."""
+    from verifier import policycases
+
     table = policycases.run_cases(path)
     rows = [
         {"case": r.case.name, "allow": r.decision.allow, "as expected": not r.differs, "differs": r.differs}
@@ -59,6 +60,10 @@ def policy_test(path: Folder, *, as_json: Json = False) -> None:
 @policy.command("load")
 def policy_load(path: Folder, *, dir_: Dir = HOME, as_json: Json = False) -> None:
     """Put a policy directory and its trust anchors in force. Refused, and nothing changes, unless it lints clean."""
+    from attestation.policy import Policy
+    from verifier import policyfiles
+    from verifier.anchors import load_anchors
+
     bundle, anchors = Policy(policyfiles.load(path)).bundle, load_anchors(path)
     for found in policyfiles.lint(path):
         raise Malformed(found.code, f"{found.file}:{found.line}: {found.problem}")
@@ -74,6 +79,9 @@ def policy_bundle(
     as_json: Json = False,
 ) -> None:
     """Write a policy directory as one file, for interlock-audit replay. Refused unless it can be put in force."""
+    from attestation.policy import Policy
+    from verifier import policyfiles
+
     made = Policy(policyfiles.load(path)).bundle
     data = made.to_bytes()
     output.write_bytes(data)

@@ -9,8 +9,6 @@ import typer
 from rich.console import Console
 
 from verifier.admin import ask
-from verifier.commands import run_command
-from verifier.service import opened
 from verifier.settings import ServiceSettings, read_settings
 
 HOME = Path("/var/lib/interlock-verifier")
@@ -31,5 +29,9 @@ def call(directory: Path, command: str, **arguments: Any) -> Any:
 
 
 async def _directly(settings: ServiceSettings, command: str, arguments: Mapping[str, Any]) -> Any:
+    # only here: most commands ask the running service, and the service's own modules take a second to import
+    from verifier.commands import run_command
+    from verifier.service import opened
+
     with opened(settings) as service:
         return await run_command(service.verifier, service.health, command, arguments)
