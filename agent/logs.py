@@ -22,7 +22,6 @@ from typing import Final, NamedTuple
 
 from agent.devices import DeviceError
 from attestation.errors import Malformed
-from attestation.evidence import MAX_IMA
 from attestation.tpm.eventlog import MAX_LOG
 from attestation.tpm.ima.entry import MAX_ENTRY, binary_size
 from attestation.tpm.ima.measurements import MAX_ENTRIES
@@ -71,6 +70,8 @@ class Logs:
         ``boot`` names the TPM's present boot. Raises ``DeviceError``: ``agent.ima.list`` for what is no list,
         ``agent.ima.size`` for more than can be sent at once.
         """
+        from attestation.evidence import MAX_IMA  # here: every command reads settings, and few have to do with evidence
+
         with self._lock:
             if boot != self._boot:
                 self._forget()

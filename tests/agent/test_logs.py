@@ -13,6 +13,7 @@ from agent.clock import SECOND
 from agent.devices import DeviceError
 from agent.drift_local import ima_look
 from agent.logs import Logs
+from attestation import evidence
 from attestation.tpm.ima.measurements import read_binary
 
 BOOT, NEXT_BOOT = b"boot0000", b"boot0001"
@@ -201,7 +202,8 @@ def test_a_list_that_becomes_shorter_while_it_is_sent_is_told(file: Path, monkey
 def test_more_than_can_be_sent_is_told_and_the_rest_can_be(
     file: Path, monkeypatch: pytest.MonkeyPatch, bound: str
 ) -> None:
-    monkeypatch.setattr(logs, bound, {"MAX_IMA": len(entries(4)), "MAX_ENTRIES": 4}[bound])
+    home = evidence if bound == "MAX_IMA" else logs
+    monkeypatch.setattr(home, bound, {"MAX_IMA": len(entries(4)), "MAX_ENTRIES": 4}[bound])
     made = Logs(None, file)
     with pytest.raises(DeviceError, match=r"agent\.ima\.size"):
         made.ima(BOOT)
