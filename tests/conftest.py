@@ -1,5 +1,6 @@
 """Settings of every test run: few, repeatable hypothesis examples; tests that need root say so."""
 
+import gc
 import os
 
 import pytest
@@ -18,3 +19,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("root"):
             item.add_marker(pytest.mark.skip(reason="needs root: run it through ./dev test"))
+
+
+def pytest_collection_finish() -> None:
+    """Keep the collector of garbage away from thousands of tests that stay: it looked at all of them every time."""
+    gc.collect()
+    gc.freeze()

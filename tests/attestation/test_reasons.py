@@ -72,18 +72,18 @@ TREES = {path.relative_to(ROOT).as_posix(): ast.parse(path.read_text()) for path
 CONSTANTS = {name: frozenset(constants(tree)) for name, tree in TREES.items()}
 ANYWHERE = frozenset().union(*CONSTANTS.values())
 POLICIES = "".join(path.read_text() for path in sorted((ROOT / "policies").rglob("*.cedar")))
+MAKERS = [name for name, tree in TREES.items() if puts_codes_together(tree)]
 RAISED = sorted({(code, name) for name, tree in TREES.items() for code in raised(tree)})
 
 
 def is_used(code: str) -> bool:
     """Whether anything can raise the code, or a member of the open family."""
-    if code.removesuffix("*") in ANYWHERE or code in {raised for raised, _ in RAISED}:
+    if code.removesuffix("*") in ANYWHERE or any(code == found for found, _ in RAISED):
         return True
     family, _, state = code.rpartition(".")
     if {f"{family}.", state} <= ANYWHERE and f"{family}.*" in REASONS:  # a member that has a row of its own
         return True
-    makers = [name for name, tree in TREES.items() if puts_codes_together(tree)]
-    return f'@reason("{code}")' in POLICIES or (state in ANYWHERE and any(family in CONSTANTS[name] for name in makers))
+    return f'@reason("{code}")' in POLICIES or (state in ANYWHERE and any(family in CONSTANTS[name] for name in MAKERS))
 
 
 def is_registered(code: str) -> bool:
