@@ -1,8 +1,11 @@
-"""``./dev test``: every test under coverage, subprocesses included, then the gates.
+"""``./dev test``: every test, those of the packages under coverage, then the gates.
 
 The folders of tests are parts, each for a pytest process of its own, three at a time: some start services and jobs and
 mostly wait, others compute. Whoever is done takes the next part, so the longest come first. The output of a part is
 shown when it has ended, and the last line adds all up.
+
+Measured are the tests of the three packages, and they alone have to pass the gates. The flow and the others start
+hundreds of processes, a third of whose time would go into measuring what is shown already.
 
 With pytest arguments it runs just those tests, without coverage. How a process that the tests start comes to be
 measured: ``patch = ["subprocess", ...]`` in pyproject.toml puts coverage's settings into the environment, and a
@@ -29,12 +32,14 @@ ROOT = Path(__file__).resolve().parents[1]
 PYTEST = [sys.executable, "-m", "pytest"]
 MEASURED = [sys.executable, "-m", "coverage", "run", "-m", "pytest"]
 COVERAGE = [sys.executable, "-m", "coverage"]
-PARTS = ("flow", "agent", "attestation", "verifier")
+PARTS = ("flow", "agent", "verifier", "attestation")
 """The folders of tests that are parts, the longest first; all others are the last part together."""
+MEASURED_PARTS = frozenset({"agent", "attestation", "verifier"})
 AT_ONCE = 3
 ON_DEMAND = "vm"
 """The folder of tests that run only when they are asked for: ``./dev test vm``."""
 
+_MEASURING = frozenset({"COVERAGE_FILE", "INTERLOCK_MEASURE"})
 _COUNTED = re.compile(r"(\d+) (failed|passed|skipped|xfailed|errors?)\b")
 
 
@@ -83,7 +88,10 @@ def _parts() -> dict[str, list[str]]:
 
 def _run(name: str, paths: list[str], cache: Path, environment: dict[str, str]) -> tuple[int, str]:
     """Run one part: its exit status and its output."""
-    command = [*MEASURED, "-o", f"cache_dir={cache / f'pytest-{name}'}", *paths]
+    start = MEASURED
+    if name not in MEASURED_PARTS:
+        start, environment = PYTEST, {key: environment[key] for key in environment if key not in _MEASURING}
+    command = [*start, "-o", f"cache_dir={cache / f'pytest-{name}'}", *paths]
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, cwd=ROOT, check=False)
     return done.returncode, done.stdout
 
