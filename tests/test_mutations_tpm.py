@@ -82,7 +82,7 @@ def test_a_quote_whose_values_are_gone_is_refused(targets: list[Target]) -> None
     held = [target for target in targets if target.name.endswith(".values")]
     assert held
     for target in held:
-        with pytest.raises(InterlockError, match="tpm.pcr.uncovered"):
+        with pytest.raises(InterlockError, match=r"tpm\.pcr\.uncovered"):
             target.verify(b"")
 
 
