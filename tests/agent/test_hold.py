@@ -347,7 +347,7 @@ def test_a_lease_that_is_not_believed_changes_nothing(job: Make, reason: str, re
 
 def test_a_lease_that_comes_too_late_gives_no_time_but_the_next_one_follows_it(job: Make) -> None:
     made = job()
-    hold = made.start(ago(9.5))
+    hold = made.start(ago(7.5))
     assert made.line() == "up"
     made.renew(ago(10))
     assert made.events.wait(protocol.LeaseRefused).reason == "lease.expired"
