@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,33 +23,14 @@ from attestation.tpm.identity import Ak, Ek, verify_ak, verify_ek, verify_holder
 from attestation.tpm.quote import verify_quote
 from attestation.tpm.structures import ALG_SHA1, ALG_SHA256, ALG_SHA384
 from fixtures.attester import SoftTpm
-from fixtures.ca import TestCa
 from fixtures.swtpm import Swtpm, manufacture
 from fixtures.tpm_signer import TpmSigner
+from tests.agent.tpms import CA
 
-CA = TestCa()
 AT = datetime(2026, 11, 22, tzinfo=UTC)
 NONCE = bytes(range(32))
 PCRS = (0, 1, 2, 3, 4, 5, 6, 7, 14)
 SECRET = bytes(range(32))
-
-
-@pytest.fixture(scope="module")
-def manufactured(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return manufacture(CA, tmp_path_factory.mktemp("tpm") / "p256")
-
-
-@pytest.fixture
-def swtpm(manufactured: Path) -> Iterator[Swtpm]:
-    with Swtpm.start(manufactured) as running:
-        yield running
-
-
-@pytest.fixture
-def tpm(swtpm: Swtpm) -> Iterator[EsysTpm]:
-    device = EsysTpm(swtpm.tcti, deadline=5)
-    yield device
-    device.close()
 
 
 def ek_of(tpm: Tpm) -> Ek:

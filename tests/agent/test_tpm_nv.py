@@ -1,9 +1,8 @@
 """The NV index of the workload on swtpm: what the attributes mean, what survives what, and how each change looks."""
 
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -16,33 +15,14 @@ from attestation.tpm.nv import CLEAR_STCLEAR, NT_EXTEND, ORDERLY, WORKLOAD, WRIT
 from attestation.tpm.structures import sized
 from attestation.workload import BEGINNING, WorkloadEntry, WorkloadRecord, replay, verify_workload
 from fixtures.attester import SoftTpm
-from fixtures.ca import TestCa
-from fixtures.swtpm import CC_SHUTDOWN, PASSWORD, Swtpm, manufacture
+from fixtures.swtpm import CC_SHUTDOWN, PASSWORD, Swtpm
 from fixtures.tpm_proxy import SESSIONS, TpmError
+from tests.agent.tpms import CA
 
-CA = TestCa()
 QUALIFYING = bytes(range(32))
 JOBS = tuple(WorkloadEntry(bytes([n]) * 16, bytes([n]) * 32, bytes(32)) for n in range(1, 4))
 RH_OWNER = 0x40000001
 CC_UNDEFINE, CC_DEFINE, CC_WRITE, CC_EXTEND = 0x122, 0x12A, 0x137, 0x136
-
-
-@pytest.fixture(scope="module")
-def manufactured(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return manufacture(CA, tmp_path_factory.mktemp("tpm") / "p256")
-
-
-@pytest.fixture
-def swtpm(manufactured: Path) -> Iterator[Swtpm]:
-    with Swtpm.start(manufactured) as running:
-        yield running
-
-
-@pytest.fixture
-def tpm(swtpm: Swtpm) -> Iterator[EsysTpm]:
-    device = EsysTpm(swtpm.tcti, deadline=5)
-    yield device
-    device.close()
 
 
 def undefine(swtpm: Swtpm) -> None:

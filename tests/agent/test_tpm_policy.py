@@ -42,10 +42,9 @@ from attestation.tpm.policy import (
 )
 from attestation.tpm.structures import ALG_ECDSA, ALG_SHA256, ALG_SHA384, Public, Signature, sized
 from fixtures.attester import SoftTpm
-from fixtures.ca import TestCa
-from fixtures.swtpm import Swtpm, manufacture
+from fixtures.swtpm import Swtpm
+from tests.agent.tpms import CA
 
-CA = TestCa()
 POLICY = SoftwareSigner.generate(ES256)
 NAME = b"\x00\x0b" + bytes(range(32))
 
@@ -210,11 +209,6 @@ class Bench:
 def _running(emulator: Swtpm | None) -> Swtpm:
     assert emulator is not None
     return emulator
-
-
-@pytest.fixture(scope="module")
-def manufactured(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return manufacture(CA, tmp_path_factory.mktemp("tpm") / "p256")
 
 
 @pytest.fixture(params=["swtpm", "soft"])

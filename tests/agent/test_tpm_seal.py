@@ -25,33 +25,14 @@ from attestation.keys import ES256, SoftwareSigner
 from attestation.tpm.policy import PcrTerm, Terms, approval, holder_auth_policy
 from attestation.tpm.sealing import MOST, SEALING_ENTROPY_SIZE, SealedSecret, seal_secret
 from attestation.tpm.structures import ALG_SHA256, Public, digest
-from fixtures.ca import TestCa
 from fixtures.swtpm import Swtpm, manufacture
+from tests.agent.tpms import CA
 
-CA = TestCa()
 KEY = SoftwareSigner.generate(ES256)
 SECRET = b"the key of the weights, 32 bytes"
 PCRS = (0, 7)
 SOON = 20_000
 """Milliseconds that a lease lasts here."""
-
-
-@pytest.fixture(scope="module")
-def manufactured(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return manufacture(CA, tmp_path_factory.mktemp("tpm") / "p256")
-
-
-@pytest.fixture
-def swtpm(manufactured: Path) -> Iterator[Swtpm]:
-    with Swtpm.start(manufactured) as running:
-        yield running
-
-
-@pytest.fixture
-def tpm(swtpm: Swtpm) -> Iterator[EsysTpm]:
-    made = EsysTpm(swtpm.tcti, deadline=5)
-    yield made
-    made.close()
 
 
 def sealed(tpm: EsysTpm, secret: bytes = SECRET, *, key: SoftwareSigner = KEY) -> SealedSecret:

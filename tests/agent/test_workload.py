@@ -3,7 +3,7 @@
 import os
 import stat
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -32,10 +32,9 @@ from attestation.workload import (
     verify_workload,
 )
 from fixtures.attester import SoftTpm
-from fixtures.ca import TestCa
-from fixtures.swtpm import Swtpm, manufacture
+from fixtures.swtpm import Swtpm
+from tests.agent.tpms import CA
 
-CA = TestCa()
 QUALIFYING = bytes(range(32))
 CHALLENGE = Challenge(expires_in=30, bank=ALG_SHA256, audience="v", pcrs=(0,), issued=1, nonce=b"n" * 32)
 JOBS = tuple(WorkloadEntry(bytes([n]) * 16, bytes([n]) * 32, bytes([n + 100]) * 32) for n in range(1, 7))
@@ -66,17 +65,6 @@ def proven(tpm: Tpm, workloads: Workloads, known: Proven | None = None, job: Wor
 def entries(record: WorkloadRecord | None) -> tuple[WorkloadEntry, ...]:
     assert record is not None
     return read_entries(record.entries)
-
-
-@pytest.fixture(scope="module")
-def manufactured(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return manufacture(CA, tmp_path_factory.mktemp("tpm") / "p256")
-
-
-@pytest.fixture
-def swtpm(manufactured: Path) -> Iterator[Swtpm]:
-    with Swtpm.start(manufactured) as running:
-        yield running
 
 
 @pytest.mark.parametrize("kind", ["swtpm", "soft"])

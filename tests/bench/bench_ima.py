@@ -30,14 +30,14 @@ import time
 import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from attestation.tpm.identity import Ak, verify_ak
 from attestation.tpm.ima.appraise import ImaSubject, verify_ima
-from attestation.tpm.ima.policy import MOST_REMEMBERED, CompiledPolicy, ImaFiles, ImaPolicy, compile_policy
+from attestation.tpm.ima.policy import MOST_REMEMBERED, PLAIN, CompiledPolicy, ImaFiles, compile_policy
 from attestation.tpm.ima.progress import ImaProgress
 from attestation.tpm.ima.replay import boot_aggregates
 from attestation.tpm.quote import verify_quote
@@ -131,21 +131,7 @@ class _Made:
             self.lines.append(b"10 %b ima-ng sha256:%b %b\n" % (template, digest.hex().encode(), name))
             self.digests.append(hashlib.sha256(data).digest())
         self.files = files
-        self.policy = compile_policy(
-            ImaPolicy(
-                files=(ImaFiles.of("sha256", set(files.items())),),
-                rules=(),
-                keys=(),
-                buffers=(),
-                denied=(),
-                boot_aggregate="required",
-                most_kexecs=0,
-                cmdline_required=(),
-                cmdline_denied=(),
-                unsafe_algorithms=(),
-                unsafe_padded=False,
-            )
-        )
+        self.policy = compile_policy(replace(PLAIN, files=(ImaFiles.of("sha256", set(files.items())),)))
 
     def text(self, start: int, stop: int) -> bytes:
         return b"".join(self.lines[start:stop])

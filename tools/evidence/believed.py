@@ -15,7 +15,7 @@ from attestation.tpm.boot.policy import BootPolicy
 from attestation.tpm.boot.variables import Database
 from attestation.tpm.eventlog import REGISTERS, RUNTIME_PCRS, RUNTIME_REGISTERS, Proof
 from attestation.tpm.ima.entry import BUF, Entry
-from attestation.tpm.ima.policy import BOOT_AGGREGATE, STRONG, WEAK, ImaBuffer, ImaFiles, ImaPolicy, ImaRule
+from attestation.tpm.ima.policy import BOOT_AGGREGATE, PLAIN, STRONG, WEAK, ImaBuffer, ImaFiles, ImaPolicy, ImaRule
 from attestation.tpm.ima.replay import ZEROES
 
 TOLD = frozenset({facts.BOOT_VARIABLE, facts.DISK})
@@ -127,16 +127,12 @@ def listed(entries: Iterable[Entry]) -> ImaPolicy:
             kexecs += 1
         elif entry.algorithm.decode() in STRONG + WEAK:
             files.setdefault(entry.algorithm.decode(), set()).add((entry.name, entry.digest))
-    return ImaPolicy(
+    return replace(
+        PLAIN,
         files=tuple(ImaFiles.of(algorithm, files[algorithm]) for algorithm in sorted(files)),
         rules=tuple(ImaRule(kind="literal", path=name, unchecked=("violation",)) for name in sorted(rules)),
-        keys=(),
         buffers=tuple(ImaBuffer(name=name, digests=tuple(sorted(buffers[name]))) for name in sorted(buffers)),
-        denied=(),
-        boot_aggregate="required",
         most_kexecs=max(kexecs, 0),
-        cmdline_required=(),
-        cmdline_denied=(),
         unsafe_algorithms=tuple(sorted(WEAK)),
         unsafe_padded=True,
     )

@@ -30,11 +30,11 @@ from attestation.reference import (
     ReferenceSet,
 )
 from attestation.tpm.boot.policy import BootPolicy
-from attestation.tpm.ima.policy import ImaPolicy
+from attestation.tpm.ima.policy import PLAIN, ImaPolicy
 from verifier.changes import Change, PutBlob
 from verifier.desk import Command, Desk
 from verifier.refs import bootmade, proven, spool
-from verifier.refs.listing import PLAIN, Listing
+from verifier.refs.listing import Listing
 from verifier.refs.rows import approval_row, baseline_row, described_row, policy_digest
 from verifier.refs.versions import NOTHING, put_in_force
 

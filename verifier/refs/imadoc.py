@@ -36,9 +36,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
 
 from attestation.errors import Malformed
-from attestation.tpm.ima.policy import ImaBuffer, ImaKey, ImaPolicy, ImaRule
+from attestation.tpm.ima.policy import PLAIN, ImaBuffer, ImaKey, ImaPolicy, ImaRule
 from verifier.refs import toml
-from verifier.refs.listing import PLAIN
 
 MAX_FILE: Final = 1 << 20
 _TABLES: Final = {"rule": "rules", "key": "keys", "buffer": "buffers"}

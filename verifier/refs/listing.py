@@ -11,23 +11,8 @@ from dataclasses import dataclass, field, replace
 from attestation.errors import Malformed
 from attestation.tpm.ima.entry import BUF, Entry
 from attestation.tpm.ima.measurements import read_list
-from attestation.tpm.ima.policy import BOOT_AGGREGATE, WEAK, ImaBuffer, ImaFiles, ImaPolicy
+from attestation.tpm.ima.policy import BOOT_AGGREGATE, PLAIN, WEAK, ImaBuffer, ImaFiles, ImaPolicy
 from attestation.tpm.ima.replay import ZEROES
-
-PLAIN = ImaPolicy(
-    files=(),
-    rules=(),
-    keys=(),
-    buffers=(),
-    denied=(),
-    boot_aggregate="required",
-    most_kexecs=0,
-    cmdline_required=(),
-    cmdline_denied=(),
-    unsafe_algorithms=(),
-    unsafe_padded=False,
-)
-"""The demands where the operator names none: nothing is unchecked."""
 
 
 @dataclass(slots=True)

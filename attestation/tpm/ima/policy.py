@@ -173,6 +173,21 @@ class ImaPolicy(Wire):
         return hashlib.sha256(self.to_bytes()).digest()
 
 
+PLAIN: Final = ImaPolicy(
+    files=(),
+    rules=(),
+    keys=(),
+    buffers=(),
+    denied=(),
+    boot_aggregate=REQUIRED,
+    most_kexecs=0,
+    cmdline_required=(),
+    cmdline_denied=(),
+    unsafe_algorithms=(),
+    unsafe_padded=False,
+)
+"""Lists nothing and excuses nothing: what a policy is made from with ``replace``."""
+
 MOST_REMEMBERED: Final = 1 << 17
 
 

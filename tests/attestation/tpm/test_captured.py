@@ -12,12 +12,11 @@ from attestation.tpm.eventlog import prove, read_event_log
 from attestation.tpm.ima.appraise import ImaResult, ImaSubject, appraise_ima
 from attestation.tpm.ima.measurements import read_binary
 from attestation.tpm.ima.paths import GLOB
-from attestation.tpm.ima.policy import BOOT_AGGREGATE, VIOLATION, ImaFiles, ImaPolicy, ImaRule, compile_policy
+from attestation.tpm.ima.policy import BOOT_AGGREGATE, PLAIN, VIOLATION, ImaFiles, ImaPolicy, ImaRule, compile_policy
 from attestation.tpm.ima.progress import ImaProgress
 from attestation.tpm.ima.replay import ZEROES, boot_aggregates
 from attestation.tpm.structures import ALG_SHA256
 from fixtures.ca import TestCa
-from tests.attestation.tpm.ima.lists import EMPTY
 from tests.captured import BANKS, Captured
 
 CAPTURED = Captured.read("qemu-debian12-secureboot.json")
@@ -34,7 +33,7 @@ def listed(data: bytes = LIST) -> set[tuple[bytes, bytes]]:
 
 
 def policy(**changes: object) -> ImaPolicy:
-    accepted = replace(EMPTY, files=(ImaFiles.of("sha256", listed()),), rules=(JOURNAL,), unsafe_padded=True)
+    accepted = replace(PLAIN, files=(ImaFiles.of("sha256", listed()),), rules=(JOURNAL,), unsafe_padded=True)
     return replace(accepted, **changes)  # type: ignore[arg-type]
 
 

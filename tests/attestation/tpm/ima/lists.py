@@ -8,7 +8,7 @@ import struct
 from dataclasses import dataclass, field, replace
 
 from attestation.tpm.ima.appraise import ImaSubject
-from attestation.tpm.ima.policy import CompiledPolicy, ImaFiles, ImaPolicy, compile_policy
+from attestation.tpm.ima.policy import PLAIN, CompiledPolicy, ImaFiles, compile_policy
 from attestation.tpm.ima.progress import ImaProgress
 
 SHA1, SHA256, SHA384, SHA512 = 0x0004, 0x000B, 0x000C, 0x000D
@@ -150,20 +150,7 @@ class Host:
         return ImaProgress.begin(boot=self.boot, bank=self.bank, policy=policy.digest)
 
 
-EMPTY = ImaPolicy(
-    files=(),
-    rules=(),
-    keys=(),
-    buffers=(),
-    denied=(),
-    boot_aggregate="required",
-    most_kexecs=0,
-    cmdline_required=(),
-    cmdline_denied=(),
-    unsafe_algorithms=(),
-    unsafe_padded=False,
-)
-LISTED = replace(EMPTY, files=(ImaFiles.of("sha256", {(made.name, made.digest) for made in FILES}),))
+LISTED = replace(PLAIN, files=(ImaFiles.of("sha256", {(made.name, made.digest) for made in FILES}),))
 
 
 def compiled(**changes: object) -> CompiledPolicy:

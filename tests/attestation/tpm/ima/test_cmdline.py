@@ -6,10 +6,10 @@ import pytest
 
 from attestation.errors import Untrusted
 from attestation.tpm.ima.cmdline import verify_cmdline
-from tests.attestation.tpm.ima.lists import EMPTY
+from attestation.tpm.ima.policy import PLAIN
 
 POLICY = replace(
-    EMPTY,
+    PLAIN,
     cmdline_required=("ima_hash=sha256", "ima_policy=tcb"),
     cmdline_denied=("ima_appraise=off", "ima_template_fmt=", "noima"),
 )
@@ -58,9 +58,9 @@ def test_a_command_line_that_is_not_proven() -> None:
     with pytest.raises(Untrusted, match=r"^tpm\.ima\.cmdline"):
         verify_cmdline(POLICY, None)
     with pytest.raises(Untrusted, match=r"^tpm\.ima\.cmdline"):
-        verify_cmdline(replace(EMPTY, cmdline_denied=("noima",)), None)
+        verify_cmdline(replace(PLAIN, cmdline_denied=("noima",)), None)
 
 
 @pytest.mark.parametrize("cmdline", [None, b"", b"ima_appraise=off \xff"])
 def test_a_policy_that_says_nothing(cmdline: bytes | None) -> None:
-    verify_cmdline(EMPTY, cmdline)
+    verify_cmdline(PLAIN, cmdline)

@@ -11,12 +11,12 @@ import pytest
 from attestation.errors import InterlockError
 from attestation.tpm.ima.appraise import ImaSubject, appraise_ima, verify_ima
 from attestation.tpm.ima.measurements import read_list
-from attestation.tpm.ima.policy import BOOT_AGGREGATE, ImaFiles, compile_policy
+from attestation.tpm.ima.policy import BOOT_AGGREGATE, PLAIN, ImaFiles, compile_policy
 from attestation.tpm.ima.progress import ImaProgress
 from attestation.tpm.ima.replay import BANKS, boot_aggregates, replay
 from attestation.tpm.structures import ALG_SHA1, ALG_SHA256, ALG_SHA384
 from tests import vectors
-from tests.attestation.tpm.ima.lists import EMPTY, sha1
+from tests.attestation.tpm.ima.lists import sha1
 
 NAMES = {"sha1": ALG_SHA1, "sha256": ALG_SHA256, "sha384": ALG_SHA384}
 TAILS = {"ima/sml-ima-ng-sha1.binary": 1, "ima/sml-ima-sha1.binary": 1}
@@ -75,7 +75,7 @@ def test_the_captured_host(bank: str, extension: str) -> None:
     entries = list(read_list(data).entries())
     assert len(entries) == 222
     listed = {(entry.name, entry.digest) for entry in entries if entry.name != BOOT_AGGREGATE}
-    policy = compile_policy(replace(EMPTY, files=(ImaFiles.of("sha256", listed),), unsafe_padded=bank == "sha384"))
+    policy = compile_policy(replace(PLAIN, files=(ImaFiles.of("sha256", listed),), unsafe_padded=bank == "sha384"))
     pcrs = _pcrs(captured, bank)
     subject = ImaSubject(
         boot=b"1",

@@ -7,10 +7,10 @@ import pytest
 
 from attestation.errors import Malformed
 from attestation.tpm.ima.measurements import ASCII, BINARY
-from attestation.tpm.ima.policy import ImaBuffer, ImaFiles, ImaKey, ImaPolicy, ImaRule, compile_policy
+from attestation.tpm.ima.policy import PLAIN, ImaBuffer, ImaFiles, ImaKey, ImaPolicy, ImaRule, compile_policy
 from attestation.tpm.ima.replay import Extender
 from tests.attestation.tpm.ima.keys import certificate, ec_key, public, rsa_key
-from tests.attestation.tpm.ima.lists import EMPTY, FILES, LISTED, sha256
+from tests.attestation.tpm.ima.lists import FILES, LISTED, sha256
 
 KEY = ImaKey(name="vendor", keyring=b".ima", key=certificate(ec_key()), built_in=False)
 BUFFER = ImaBuffer(name=b"dm_table_load", digests=(sha256(b"table"),))
@@ -27,7 +27,7 @@ FULL = replace(
 )
 
 
-@pytest.mark.parametrize("policy", [EMPTY, LISTED, FULL])
+@pytest.mark.parametrize("policy", [PLAIN, LISTED, FULL])
 def test_one_encoding(policy: ImaPolicy) -> None:
     read = ImaPolicy.from_bytes(policy.to_bytes())
     assert read == policy
@@ -48,57 +48,57 @@ def files(algorithm: str, *pairs: tuple[bytes, bytes]) -> ImaFiles:
 
 A, B = (b"/a", bytes(32)), (b"/b", bytes(32))
 BAD: dict[str, tuple[ImaPolicy, str]] = {
-    "a digest short": (replace(EMPTY, files=(files("sha256", (b"/a", bytes(31))),)), "tpm.ima.policy.files"),
-    "a digest too many": (replace(EMPTY, files=(files("sha256", (b"/a", bytes(64))),)), "tpm.ima.policy.files"),
-    "no files": (replace(EMPTY, files=(files("sha256"),)), "tpm.ima.policy.files"),
-    "descending": (replace(EMPTY, files=(files("sha256", B, A),)), "tpm.ima.policy.files"),
-    "twice": (replace(EMPTY, files=(files("sha256", A, A),)), "tpm.ima.policy.files"),
+    "a digest short": (replace(PLAIN, files=(files("sha256", (b"/a", bytes(31))),)), "tpm.ima.policy.files"),
+    "a digest too many": (replace(PLAIN, files=(files("sha256", (b"/a", bytes(64))),)), "tpm.ima.policy.files"),
+    "no files": (replace(PLAIN, files=(files("sha256"),)), "tpm.ima.policy.files"),
+    "descending": (replace(PLAIN, files=(files("sha256", B, A),)), "tpm.ima.policy.files"),
+    "twice": (replace(PLAIN, files=(files("sha256", A, A),)), "tpm.ima.policy.files"),
     "digests descending": (
-        replace(EMPTY, files=(files("sha256", (b"/a", b"\1" * 32), A),)),
+        replace(PLAIN, files=(files("sha256", (b"/a", b"\1" * 32), A),)),
         "tpm.ima.policy.files",
     ),
-    "an empty path": (replace(EMPTY, files=(files("sha256", (b"", bytes(32)), A),)), "tpm.ima.policy.files"),
-    "a path too long": (replace(EMPTY, files=(files("sha256", (b"/" * 4097, bytes(32))),)), "tpm.ima.policy.files"),
+    "an empty path": (replace(PLAIN, files=(files("sha256", (b"", bytes(32)), A),)), "tpm.ima.policy.files"),
+    "a path too long": (replace(PLAIN, files=(files("sha256", (b"/" * 4097, bytes(32))),)), "tpm.ima.policy.files"),
     "boot_aggregate as a file": (
-        replace(EMPTY, files=(files("sha256", (b"boot_aggregate", bytes(32))),)),
+        replace(PLAIN, files=(files("sha256", (b"boot_aggregate", bytes(32))),)),
         "tpm.ima.policy.files",
     ),
-    "files by md4": (replace(EMPTY, files=(files("md4", (b"/a", bytes(16))),)), "tpm.ima.policy.files"),
-    "files by SHA-1": (replace(EMPTY, files=(files("sha1", (b"/a", bytes(20))),)), "tpm.ima.policy.files"),
-    "an algorithm twice": (replace(EMPTY, files=(files("sha256", A), files("sha256", B))), "tpm.ima.policy.duplicate"),
+    "files by md4": (replace(PLAIN, files=(files("md4", (b"/a", bytes(16))),)), "tpm.ima.policy.files"),
+    "files by SHA-1": (replace(PLAIN, files=(files("sha1", (b"/a", bytes(20))),)), "tpm.ima.policy.files"),
+    "an algorithm twice": (replace(PLAIN, files=(files("sha256", A), files("sha256", B))), "tpm.ima.policy.duplicate"),
     "a regular expression": (
-        replace(EMPTY, rules=(replace(RULE, kind="regex"),)),
+        replace(PLAIN, rules=(replace(RULE, kind="regex"),)),
         "tpm.ima.policy.rule",
     ),
-    "a rule for everything": (replace(EMPTY, rules=(replace(RULE, path=b"/"),)), "tpm.ima.policy.rule"),
-    "a rule for nothing": (replace(EMPTY, rules=(replace(RULE, unchecked=()),)), "tpm.ima.policy.rule"),
-    "a rule with another word": (replace(EMPTY, rules=(replace(RULE, unchecked=("all",)),)), "tpm.ima.policy.rule"),
+    "a rule for everything": (replace(PLAIN, rules=(replace(RULE, path=b"/"),)), "tpm.ima.policy.rule"),
+    "a rule for nothing": (replace(PLAIN, rules=(replace(RULE, unchecked=()),)), "tpm.ima.policy.rule"),
+    "a rule with another word": (replace(PLAIN, rules=(replace(RULE, unchecked=("all",)),)), "tpm.ima.policy.rule"),
     "a rule for boot_aggregate": (
-        replace(EMPTY, rules=(replace(RULE, kind="literal", path=b"boot_aggregate"),)),
+        replace(PLAIN, rules=(replace(RULE, kind="literal", path=b"boot_aggregate"),)),
         "tpm.ima.policy.rule",
     ),
-    "no key": (replace(EMPTY, keys=(replace(KEY, key=b"key"),)), "tpm.ima.policy.key"),
+    "no key": (replace(PLAIN, keys=(replace(KEY, key=b"key"),)), "tpm.ima.policy.key"),
     "a key's name twice": (
-        replace(EMPTY, keys=(KEY, replace(KEY, key=public(rsa_key())))),
+        replace(PLAIN, keys=(KEY, replace(KEY, key=public(rsa_key())))),
         "tpm.ima.policy.duplicate",
     ),
-    "a key twice": (replace(EMPTY, keys=(KEY, replace(KEY, name="other"))), "tpm.ima.policy.duplicate"),
+    "a key twice": (replace(PLAIN, keys=(KEY, replace(KEY, name="other"))), "tpm.ima.policy.duplicate"),
     "two keys with one id": (
-        replace(EMPTY, keys=(KEY, replace(KEY, name="other", key=certificate(ec_key(), serial=2)))),
+        replace(PLAIN, keys=(KEY, replace(KEY, name="other", key=certificate(ec_key(), serial=2)))),
         "tpm.ima.policy.key",
     ),
-    "a buffer without digests": (replace(EMPTY, buffers=(replace(BUFFER, digests=()),)), "tpm.ima.policy.buffer"),
+    "a buffer without digests": (replace(PLAIN, buffers=(replace(BUFFER, digests=()),)), "tpm.ima.policy.buffer"),
     "a buffer unchecked, with digests": (
-        replace(EMPTY, buffers=(replace(BUFFER, unchecked=True),)),
+        replace(PLAIN, buffers=(replace(BUFFER, unchecked=True),)),
         "tpm.ima.policy.buffer",
     ),
-    "a buffer without a name": (replace(EMPTY, buffers=(replace(BUFFER, name=b""),)), "tpm.ima.policy.buffer"),
-    "a buffer twice": (replace(EMPTY, buffers=(BUFFER, BUFFER)), "tpm.ima.policy.duplicate"),
-    "a word for boot_aggregate": (replace(EMPTY, boot_aggregate="optional"), "tpm.ima.policy.word"),
-    "an algorithm that is not weak": (replace(EMPTY, unsafe_algorithms=("sha256",)), "tpm.ima.policy.word"),
-    "two words of a command line in one": (replace(EMPTY, cmdline_required=("a b",)), "tpm.ima.policy.word"),
-    "no word of a command line": (replace(EMPTY, cmdline_denied=("",)), "tpm.ima.policy.word"),
-    "denied digests out of order": (replace(EMPTY, denied=(b"\1" * 32, bytes(32))), "wire.order"),
+    "a buffer without a name": (replace(PLAIN, buffers=(replace(BUFFER, name=b""),)), "tpm.ima.policy.buffer"),
+    "a buffer twice": (replace(PLAIN, buffers=(BUFFER, BUFFER)), "tpm.ima.policy.duplicate"),
+    "a word for boot_aggregate": (replace(PLAIN, boot_aggregate="optional"), "tpm.ima.policy.word"),
+    "an algorithm that is not weak": (replace(PLAIN, unsafe_algorithms=("sha256",)), "tpm.ima.policy.word"),
+    "two words of a command line in one": (replace(PLAIN, cmdline_required=("a b",)), "tpm.ima.policy.word"),
+    "no word of a command line": (replace(PLAIN, cmdline_denied=("",)), "tpm.ima.policy.word"),
+    "denied digests out of order": (replace(PLAIN, denied=(b"\1" * 32, bytes(32))), "wire.order"),
 }
 
 
@@ -134,7 +134,7 @@ def test_forgetting() -> None:
 def test_a_large_policy() -> None:
     """200,000 files are read and compiled in the time of one web page, and once."""
     many = {(b"/usr/lib/package-%d/file" % number, sha256(b"%d" % number)) for number in range(200_000)}
-    read = ImaPolicy.from_bytes(replace(EMPTY, files=(ImaFiles.of("sha256", many),)).to_bytes())
+    read = ImaPolicy.from_bytes(replace(PLAIN, files=(ImaFiles.of("sha256", many),)).to_bytes())
     policy = compile_policy(read)
     assert len(policy.files[b"sha256"]) == len(many)
     del policy
