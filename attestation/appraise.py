@@ -67,7 +67,7 @@ from attestation.intent import AHEAD_SECONDS, LIFETIME_SECONDS
 from attestation.keys import PublicKey
 from attestation.progress import HostProgress, boot_of
 from attestation.reference import Baseline
-from attestation.tpm.clock import ClockInfo, check_clock, check_firmware
+from attestation.tpm.clock import check_clock, check_firmware
 from attestation.tpm.enforced import CHECK as TPM_LEASE
 from attestation.tpm.identity import verify_ak, verify_holder
 from attestation.tpm.quote import verify_quote
@@ -259,9 +259,8 @@ def _quote(bench: Bench) -> None:
 
 def _clock(bench: Bench) -> None:
     last = bench.subject.node.clock
-    before = None if last is None else ClockInfo(last.clock, last.resets, last.restarts, last.safe)
     now = bench.quote.clock
-    check_clock(now, before)
+    check_clock(now, None if last is None else last.info)
     bench.facts |= {"clock": str(now.clock), "resets": str(now.reset_count), "restarts": str(now.restart_count)}
     bench.facts["safe"] = str(now.safe).lower()
     here, known = boot_of(now.reset_count, now.restart_count), bench.subject.progress

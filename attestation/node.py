@@ -5,6 +5,7 @@ accepted; a drop means that the TPM was cleared and the host must be enrolled ag
 """
 
 from attestation.errors import Malformed
+from attestation.tpm.clock import ClockInfo
 from attestation.wire import Wire, label, wire
 
 STATES = ("pending", "active", "quarantined", "retired")
@@ -18,6 +19,11 @@ class ClockRecord(Wire):
     resets: int = label(2, high=2**32 - 1)
     restarts: int = label(3, high=2**32 - 1)
     safe: bool = label(4)
+
+    @property
+    def info(self) -> ClockInfo:
+        """The same as the TPM tells it."""
+        return ClockInfo(self.clock, self.resets, self.restarts, self.safe)
 
 
 @wire

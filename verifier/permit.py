@@ -16,7 +16,7 @@ that is done when the evidence comes. Nothing is recorded, because nothing is de
 from attestation.errors import Untrusted
 from attestation.node import NodeRecord
 from attestation.permit import PERMIT_SECONDS, Permit, PermitRequest, permit_qualifying
-from attestation.tpm.clock import ClockInfo, check_clock
+from attestation.tpm.clock import check_clock
 from attestation.tpm.identity import verify_ak
 from attestation.tpm.policy import approval, permit_policy
 from attestation.tpm.quote import verify_quote
@@ -48,10 +48,7 @@ async def permit(verifier: Verifier, asked: PermitRequest) -> Permit:
         pcrs=challenge.pcrs,
         values=asked.pcrs,
     )
-    last = node.clock
-    check_clock(  # (5)
-        quote.clock, None if last is None else ClockInfo(last.clock, last.resets, last.restarts, last.safe)
-    )
+    check_clock(quote.clock, None if node.clock is None else node.clock.info)  # (5)
     until, resets, restarts = (
         quote.clock.clock + 1000 * PERMIT_SECONDS,
         quote.clock.reset_count,

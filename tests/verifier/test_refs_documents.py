@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from attestation.errors import InterlockError, Malformed, Untrusted
 from attestation.tpm.boot.check import check_boot
 from attestation.tpm.boot.policy import BootPolicy
+from attestation.tpm.ima.policy import PLAIN
 from attestation.tpm.structures import ALG_SHA1, ALG_SHA256, ALG_SHA384
 from tests import vectors
 from tests.attestation.tpm.ima.keys import certificate, ec_key, public
 from tests.attestation.tpm.logs import COMMANDS, LINE, LogMaker, confidential, honest, lenient, unified
 from verifier.refs import bootdoc, bootmade, diff, imadoc, toml
-from verifier.refs.listing import PLAIN
 
 # --- TOML -------------------------------------------------------------------------------------------------------------
 

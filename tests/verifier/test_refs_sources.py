@@ -18,12 +18,12 @@ from pathlib import Path
 import pytest
 
 from attestation.errors import InterlockError, Malformed, Untrusted
-from attestation.tpm.ima.policy import ImaBuffer, ImaPolicy
+from attestation.tpm.ima.policy import PLAIN, ImaBuffer, ImaPolicy
 from fixtures.measured import captured, entry, listing
 from tests import vectors
 from tests.attestation.tpm.ima.lists import Item, sha256
 from verifier.refs import diff, imadoc, sources, spool
-from verifier.refs.listing import PLAIN, Listing, listed
+from verifier.refs.listing import Listing, listed
 
 
 def names(found: Listing) -> dict[str, bytes]:
